@@ -1,0 +1,51 @@
+# Everything runs in .venv, which is made on first use and brought up to date when the requirements change.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# Stored outputs are compared as text, and the order of a floating-point sum depends on the
+# number of threads: two on every machine, whatever it has.
+export OMP_NUM_THREADS := 2
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DELETE_ON_ERROR:
+.PHONY: help setup book test serve lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv and install the pinned requirements
+
+# The stamp is written last, so an interrupted set-up is done again.
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "error: '$(PYTHON)' is not Python 3.10 or newer. Give one that is: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "error: '$(PYTHON)' cannot make virtual environments (on Debian: apt-get install python3-venv)"; exit 1; }
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# From scratch each time: a warm _build keeps silent about warnings on pages that did not change.
+book: $(STAMP) ## execute every chapter and build the book into _build/html/index.html
+	rm -rf _build
+	$(BIN)/jupyter-book build . --warningiserror --nitpick --keep-going
+
+test: book ## build the book, then run all tests: package, notebooks, pages in a browser
+	$(BIN)/python -m pytest -rs --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg
+
+serve: ## show the built book on http://127.0.0.1:8000
+	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+# CUDA's libraries are left out: pip takes those of the torch build that it finds, which may need none.
+lock: requirements.in ## pin requirements.in and all it needs in requirements.txt
+	$(PYTHON) -m venv --clear .venv/lock
+	.venv/lock/bin/python -m pip install --quiet uv
+	.venv/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate requirements.in \
+	  | { echo "# Made by 'make lock' from requirements.in; holds for Python 3.10 and newer. Without CUDA's libraries: pip adds torch's own."; \
+	      grep -vE '^(nvidia|cuda|triton)'; } > requirements.txt.new
+	mv requirements.txt.new requirements.txt
+
+clean: ## remove the built book and the virtual environment
+	rm -rf _build .venv
