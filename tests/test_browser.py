@@ -1,0 +1,218 @@
+"""The built book in a browser: every page, opened from disk and from a local server, with no other host to be reached."""
+
+import functools
+import http.server
+import re
+import shutil
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+HTML = ROOT / "_build" / "html"
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]] + ["genindex", "search"]
+CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+    pytest.mark.skipif(not (HTML / "index.html").exists(), reason="the book is not built: run `make book`"),
+]
+each_source = pytest.mark.parametrize("source", ["disk", "server"])
+each_page = pytest.mark.parametrize("name", PAGES)
+
+# Contrast of every visible piece of text with the nearest opaque background behind it (WCAG 2).
+LOW_CONTRAST = """() => {
+  const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+                       return .2126 * r + .7152 * g + .0722 * b; };
+  const found = [];
+  for (const e of document.querySelectorAll("main *, .bd-sidebar-primary a")) {
+    const text = [...e.childNodes].filter(n => n.nodeType === 3).map(n => n.textContent.trim()).join("");
+    if (!text || !e.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+    let b = e, back;
+    for (; b; b = b.parentElement) { back = parse(getComputedStyle(b).backgroundColor); if (back.length === 3 || back[3] > .9) break; }
+    if (!b) back = [255, 255, 255];
+    const [x, y] = [light(parse(getComputedStyle(e).color).slice(0, 3)), light(back.slice(0, 3))];
+    const contrast = (Math.max(x, y) + .05) / (Math.min(x, y) + .05);
+    if (contrast < 4.5) found.push(`${contrast.toFixed(2)} ${e.tagName}.${e.className}: ${text.slice(0, 40)}`);
+  }
+  return found;
+}"""
+
+FACTS = """() => {
+  const article = document.querySelector("main").cloneNode(true);
+  article.querySelectorAll("pre, code, script, mjx-container").forEach(e => e.remove());
+  const all = selector => [...document.querySelectorAll(selector)];
+  return {
+    text: article.textContent,
+    formulas: all(".math").length,
+    unset: all(".math").filter(e => !e.querySelector("mjx-container")).map(e => e.textContent),
+    errors: all("mjx-merror").map(e => e.getAttribute("data-mjx-error") || e.textContent),
+    images: all("img").map(e => ({ src: e.getAttribute("src"), width: e.naturalWidth, alt: e.alt })),
+    links: all("a[href]").map(e => e.href),
+    icon: document.querySelector("link[rel~=icon]")?.href,
+    ids: all("[id]").map(e => e.id),
+    searches: all("input[type=search], .search-button, .search-button-field").filter(e => e.checkVisibility()).length,
+  };
+}"""
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+# Closed after this module: a running Playwright keeps an event loop that would be in the way of the notebook tests.
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def bases():
+    """Where the book starts: as a folder on disk, and behind a server on this machine."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=HTML))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {"disk": HTML.as_uri(), "server": f"http://127.0.0.1:{server.server_port}"}
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def visit(browser, bases):
+    """visit(source, name) opens a page once, wide and narrow, light and dark, and returns what it saw."""
+    seen = {}
+
+    def open_page(source, name):
+        base = bases[source]
+        context = browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme="light")
+        page = context.new_page()
+        complaints, foreign = [], []
+        page.on("console", lambda m: m.type == "error" and complaints.append(f"console: {m.text}"))
+        page.on("pageerror", lambda e: complaints.append(f"script: {e}"))
+        page.on("requestfailed", lambda r: complaints.append(f"failed: {r.url}"))
+        page.on("response", lambda r: r.status >= 400 and complaints.append(f"{r.status}: {r.url}"))
+        page.on("request", lambda r: r.url.startswith((base, "data:", "blob:")) or foreign.append(r.url))
+        page.goto(f"{base}/{name}.html", wait_until="load")
+        page.evaluate("window.MathJax?.startup?.promise.then(() => null)")
+        facts = page.evaluate(FACTS) | {"url": page.url, "complaints": complaints, "foreign": foreign}
+        facts["pale in light mode"] = page.evaluate(LOW_CONTRAST)
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+        # The theme fades from colour to colour.
+        page.add_style_tag(content="* { transition: none !important }")
+        facts["pale in dark mode"] = page.evaluate(LOW_CONTRAST)
+        facts["dark background"] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.set_viewport_size({"width": 390, "height": 844})
+        facts["phone width"] = page.evaluate("document.documentElement.scrollWidth")
+        context.close()
+        return facts
+
+    def visit(source, name):
+        if (source, name) not in seen:
+            seen[source, name] = open_page(source, name)
+        return seen[source, name]
+
+    return visit
+
+
+@each_source
+@each_page
+def test_page_loads_without_complaint_and_without_other_hosts(visit, source, name):
+    facts = visit(source, name)
+    assert facts["complaints"] == []
+    assert facts["foreign"] == []
+
+
+@each_source
+@each_page
+def test_mathematics_is_typeset(visit, source, name):
+    facts = visit(source, name)
+    assert facts["errors"] == []
+    assert facts["unset"] == []
+    assert not re.search(r"\$[^$\n]+\$|\$\$|\\\(|\\\[|\\begin\{", facts["text"])
+
+
+@each_source
+def test_chapters_have_mathematics(visit, source):
+    assert all(visit(source, name)["formulas"] for name in PAGES if (ROOT / f"{name}.ipynb").exists())
+
+
+@each_source
+@each_page
+def test_images_are_there_and_described(visit, source, name):
+    for image in visit(source, name)["images"]:
+        assert image["width"] > 0, image
+        assert image["alt"].strip() and not re.search(r"\.(png|svg|jpe?g|gif)$", image["alt"]), image
+
+
+@each_page
+def test_links_lead_to_pages_and_places_in_the_book(visit, bases, name):
+    facts = visit("disk", name)
+    assert Path(unquote(urlsplit(facts["icon"]).path)).exists()
+    for link in facts["links"]:
+        if not link.startswith(bases["disk"]):
+            assert link.startswith("https://"), link
+            continue
+        url, place = urldefrag(link)
+        target = Path(unquote(urlsplit(url).path))
+        assert target.is_file(), link
+        page = target.relative_to(HTML).with_suffix("").as_posix()
+        if place and page in PAGES:
+            assert unquote(place) in visit("disk", page)["ids"], link
+
+
+@each_page
+def test_one_search_box(visit, name):
+    # The search page has its own beside the one of every page.
+    assert visit("disk", name)["searches"] == (2 if name == "search" else 1)
+
+
+@each_page
+def test_nothing_overflows_a_phone(visit, name):
+    assert visit("disk", name)["phone width"] <= 390
+
+
+@each_page
+def test_text_is_readable_in_light_and_dark(visit, name):
+    facts = visit("disk", name)
+    assert max(map(int, re.findall(r"\d+", facts["dark background"])[:3])) < 64
+    assert facts["pale in light mode"] == []
+    assert facts["pale in dark mode"] == []
+
+
+@each_source
+def test_front_door_leads_to_the_landing_page(browser, bases, source):
+    page = browser.new_page()
+    page.goto(f"{bases[source]}/index.html")
+    page.wait_for_url(f"**/{TOC['root']}.html")
+    assert page.title().strip()
+    page.close()
+
+
+@each_source
+def test_search_finds_the_chapters(browser, bases, source):
+    page = browser.new_page()
+    page.goto(f"{bases[source]}/search.html?q=noise")
+    page.wait_for_selector("#search-results li a")
+    assert page.locator("#search-results li a[href*='book/']").count() > 0
+    page.close()
