@@ -1,0 +1,113 @@
+"""Command line: ``python -m noprop_helpers train | record``. Exit code 2 and one line on bad arguments or data."""
+
+import argparse
+import sys
+import time
+
+import torch
+from tqdm import tqdm
+
+from . import records
+from .data import load_dataset
+from .experiments import EXPERIMENTS, record, train_preset
+from .noprop import PRESETS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except ValueError as error:
+        print(f"noprop_helpers: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("noprop_helpers: interrupted", file=sys.stderr)
+        return 130
+
+
+def train(options: argparse.Namespace) -> int:
+    device = _device(options.device)
+    if options.json:
+        records.check_writable(options.json)
+    dataset = load_dataset(options.dataset, options.data_root, progress=sys.stderr.isatty())
+    model, result = train_preset(
+        dataset, options.preset, seed=options.seed, epochs=options.epochs, device=device, progress=progress_bar
+    )
+    local = "layer-local" if model.layer_local else "not layer-local: one encoder is trained by all layers"
+    print(
+        f"{dataset.name} dt/{options.preset}: test accuracy {100 * result['test_accuracy']:.2f} % "
+        f"(top layer alone {100 * result['top_layer_accuracy']:.2f} %) after {result['epochs']} epochs, "
+        f"{result['train_seconds']:.1f} s training on {device}, seed {options.seed}; {local}"
+    )
+    if options.json:
+        details = {"dataset": dataset.name, "variant": "dt", "preset": options.preset, "layer_local": model.layer_local}
+        memory = {"peak_memory_mib": round(records.peak_memory_mib(device), 1)}
+        records.write_json(options.json, details | result | memory | records.environment(device) | {"date": records.today()})
+    return 0
+
+
+def record_experiment(options: argparse.Namespace) -> int:
+    device, start = _device(options.device), time.perf_counter()
+    value = record(options.name, data_root=options.data_root, device=device, progress=progress_bar)
+    print(f"{options.name}: {len(value['runs'])} seeds in {time.perf_counter() - start:.0f} s, written to {records.FOLDER}")
+    return 0
+
+
+def progress_bar(iterable, description: str):
+    """A bar on standard error while it is a terminal; nothing otherwise, nothing left behind."""
+    return tqdm(iterable, desc=description, leave=False, disable=None)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m noprop_helpers", description="Train and measure NoProp.")
+    commands = parser.add_subparsers(required=True, metavar="train | record")
+
+    one = commands.add_parser("train", help="train a preset and measure it on the test split")
+    one.add_argument(
+        "--dataset", default="digits", help="digits (default), mnist, fashion_mnist, cifar10, cifar100, folder:PATH"
+    )
+    one.add_argument("--data-root", metavar="DIR", help="where the data are (else NOPROP_DATA, else ./data)")
+    one.add_argument("--variant", choices=["dt"], default="dt", help="dt: discrete time")
+    one.add_argument(
+        "--preset", choices=list(PRESETS), default="shared",
+        help="published: the notebook's algorithm as it is; shared (default): one encoder trained with all layers, "
+        "so not layer-local; local: nothing trained across layers",
+    )  # fmt: skip
+    one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    one.add_argument("--seed", type=_at_least(0), default=0)
+    one.add_argument("--epochs", type=_at_least(1), help="passes over the training data (default: the preset's own)")
+    one.add_argument("--json", metavar="FILE", help="write the result and its settings to FILE")
+    one.set_defaults(command=train)
+
+    many = commands.add_parser("record", help="run a named experiment of the book and write its record")
+    many.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
+    many.add_argument("--data-root", metavar="DIR", help="where the data are (else NOPROP_DATA, else ./data)")
+    many.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    many.set_defaults(command=record_experiment)
+    return parser
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this PyTorch sees no CUDA GPU; use --device cpu or auto")
+    return name
+
+
+def _at_least(smallest: int):
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = smallest - 1
+        # torch's generators take seeds below 2**63
+        if not smallest <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"expected an integer >= {smallest}, got {text!r}")
+        return value
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())

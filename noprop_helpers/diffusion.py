@@ -1,0 +1,71 @@
+"""Forward diffusion of a label embedding: from ``z_0 = u`` (clean) to ``z_T`` (noise).
+
+Time counts noise; ``alphas`` has shape [T] and ``alpha_bar`` shape [T + 1] (see the schedules module). Noise comes
+from the caller or from an explicit ``generator``; dtype and device follow the label embedding.
+"""
+
+import torch
+from torch import Tensor
+
+
+def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
+    """One draw from q(z_t | u) = N(sqrt(alpha_bar_t) u, (1 - alpha_bar_t) I), any t at once (DDPM, eq. 4).
+
+    u            label embeddings, [B, D]; repeated over any leading dimensions that ``noise`` has beyond these
+    alpha_bar_t  a number, or a tensor that fits the leading dimensions of ``noise``: [B] for noise [B, D],
+                 [T] or [T, B] for noise [T, B, D] (the states of T layers at once)
+    noise        standard normal draws, [B, D] or [T, B, D]
+    returns      z_t, the shape of ``noise``
+
+    Raises ValueError on shapes that do not fit or alpha_bar outside [0, 1].
+    """
+    if u.ndim < 2 or noise.shape[-u.ndim :] != u.shape:
+        raise ValueError(f"noise must end in the shape of u, {list(u.shape)} (at least [B, D]), got {list(noise.shape)}")
+    alpha_bar_t = torch.as_tensor(alpha_bar_t, device=noise.device)
+    if alpha_bar_t.shape != noise.shape[: alpha_bar_t.ndim]:
+        raise ValueError(
+            f"alpha_bar_t must be a number or fit the leading dimensions of noise {list(noise.shape)}, "
+            f"got shape {list(alpha_bar_t.shape)}"
+        )
+    # On an accelerator this look at the values would stall the queue; tables are checked where they are made.
+    if alpha_bar_t.device.type == "cpu" and not ((alpha_bar_t >= 0) & (alpha_bar_t <= 1)).all():
+        raise ValueError(f"alpha_bar_t must lie in [0, 1], got {alpha_bar_t.tolist()}")
+    alpha_bar_t = alpha_bar_t.reshape(alpha_bar_t.shape + (1,) * (noise.ndim - alpha_bar_t.ndim))
+    signal, sigma = alpha_bar_t.sqrt().to(u.dtype), (1 - alpha_bar_t).sqrt().to(u.dtype)
+    return signal * u + sigma * noise
+
+
+def forward_chain(u: Tensor, alphas: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """The Markov chain z_t = sqrt(alpha_t) z_{t-1} + sqrt(1 - alpha_t) eps_t, started at z_0 = u (DDPM, eq. 2).
+
+    u [B, D], alphas [T] -> all states z_0 ... z_T, shape [T + 1, B, D].
+
+    Raises ValueError unless u is a matrix and every alpha lies in (0, 1].
+    """
+    if u.ndim != 2:
+        raise ValueError(f"u must have shape [B, D], got {list(u.shape)}")
+    alphas = torch.as_tensor(alphas)
+    if alphas.ndim != 1 or len(alphas) == 0 or not ((alphas > 0) & (alphas <= 1)).all():
+        raise ValueError(f"alphas must be a vector of T >= 1 entries in (0, 1], got {alphas.tolist()}")
+    states = [u]
+    for alpha in alphas.tolist():
+        noise = torch.randn(u.shape, generator=generator, dtype=u.dtype, device=u.device)
+        states.append(alpha**0.5 * states[-1] + (1 - alpha) ** 0.5 * noise)
+    return torch.stack(states)  # [T + 1, B, D]
+
+
+def kl_to_prior(u: Tensor, alpha_bar_T: Tensor | float) -> Tensor:
+    """KL( q(z_T | u) || N(0, I) ) in nats, per sample: what the start of inference does not know it is missing.
+
+    1/2 [ D (-log(1 - alpha_bar_T) - alpha_bar_T) + alpha_bar_T ||u||^2 ], the KL of two Gaussians; the paper's eq. 8
+    holds this term. u [B, D] -> [B].
+
+    Raises ValueError unless u is a matrix and alpha_bar_T is one number in [0, 1).
+    """
+    alpha_bar_T = torch.as_tensor(alpha_bar_T, dtype=u.dtype, device=u.device)
+    if u.ndim != 2 or alpha_bar_T.ndim != 0 or not 0 <= alpha_bar_T < 1:
+        raise ValueError(
+            f"expected u of shape [B, D] and one alpha_bar_T in [0, 1), got u {list(u.shape)}, alpha_bar_T {alpha_bar_T}"
+        )
+    dim = u.shape[1]
+    return 0.5 * (dim * (-torch.log1p(-alpha_bar_T) - alpha_bar_T) + alpha_bar_T * u.square().sum(1))

@@ -1,0 +1,146 @@
+"""Image features fitted without labels and without any gradient: k-means patches (Coates, Ng & Lee, 2011).
+
+Each small patch of an image is normalised, whitened and compared with a dictionary of k-means centres; the similarities
+are summed over a coarse grid and projected on their leading principal components. Layers on such features share nothing
+that was trained, so each of them can be trained alone, anywhere.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def extract_patches(images: Tensor, size: int) -> Tensor:
+    """All overlapping patches, each shifted to mean 0 and scaled to unit variance: [B, C, H, W] -> [B, L, C*size*size].
+
+    L = (H - size + 1)(W - size + 1), row by row. A flat patch stays near zero: 0.1 (in units where pixels are 0..1) is
+    added to the standard deviation, so that faint noise is not blown up.
+    """
+    if images.ndim != 4 or min(images.shape[2:]) < size:
+        raise ValueError(f"expected images [B, C, H, W] with H, W >= {size}, got {list(images.shape)}")
+    patches = nn.functional.unfold(images, size).transpose(1, 2)  # [B, L, C*size*size]
+    std, mean = torch.std_mean(patches, dim=2, keepdim=True, correction=0)
+    return (patches - mean) / (std + 0.1)
+
+
+def zca_whitening(x: Tensor, epsilon: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Mean [d] and the symmetric matrix P [d, d] that makes (x - mean) @ P white: x [N, d].
+
+    P = E (L + epsilon)^(-1/2) E^T for the covariance E L E^T; epsilon keeps directions of little variance small.
+    """
+    mean = x.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov(x.T, correction=0))
+    return mean, vectors * (values.clamp(min=0) + epsilon).rsqrt() @ vectors.T
+
+
+def kmeans(x: Tensor, num_centres: int, num_iterations: int = 10, generator: torch.Generator | None = None) -> Tensor:
+    """Lloyd's algorithm from randomly chosen points: x [N, d] -> centres [k, d]. An empty cluster keeps its centre."""
+    if x.ndim != 2 or len(x) < num_centres:
+        raise ValueError(f"expected x [N, d] with N >= {num_centres} points, got {list(x.shape)}")
+    start = torch.randperm(len(x), generator=generator, device=x.device)[:num_centres]
+    centres = x[start].clone()
+    for _ in range(num_iterations):
+        nearest = (centres.square().sum(1) - 2 * x @ centres.T).argmin(1)  # [N]
+        sums = torch.zeros_like(centres).index_add_(0, nearest, x)
+        counts = torch.bincount(nearest, minlength=num_centres).unsqueeze(1)
+        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+    return centres
+
+
+def principal_components(
+    x: Tensor, num_components: int, num_iterations: int = 5, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Leading variances [k], largest first, and orthonormal directions [d, k] of x [N, d], by subspace iteration.
+
+    Far cheaper than all d eigenvectors. The projected coordinates are uncorrelated exactly; the last few directions are
+    only nearly the leading ones.
+    """
+    covariance = torch.cov(x.T, correction=0)
+    basis = torch.randn(len(covariance), num_components, generator=generator, dtype=x.dtype, device=x.device)
+    for _ in range(num_iterations):
+        basis = torch.linalg.qr(covariance @ basis).Q
+    values, rotation = torch.linalg.eigh(basis.T @ covariance @ basis)
+    return values.flip(0), (basis @ rotation).flip(1)
+
+
+class PatchFeatures(nn.Module):
+    """images [B, C, H, W] -> features [B, F], fixed after ``fit``. It holds buffers only: there is nothing to train."""
+
+    def __init__(self, patch_size: int, grid: int, mean: Tensor, whitening: Tensor, centres: Tensor):
+        super().__init__()
+        self.patch_size, self.grid = patch_size, grid
+        self.register_buffer("patch_mean", mean)
+        self.register_buffer("whitening", whitening)
+        self.register_buffer("centres", centres)
+        pooled = len(centres) * grid * grid
+        self.register_buffer("pooled_mean", torch.zeros(pooled))
+        self.register_buffer("projection", torch.eye(pooled))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Triangle activations max(0, mean distance - distance), averaged over a grid: [B, C, H, W] -> [B, k*grid*grid]."""
+        height, width = images.shape[2] - self.patch_size + 1, images.shape[3] - self.patch_size + 1
+        patches = (extract_patches(images, self.patch_size) - self.patch_mean) @ self.whitening  # [B, L, d]
+        flat = patches.flatten(0, 1)
+        # ||p - c||^2 as one matrix product, then in place: the [B * L, k] table is by far the largest thing here.
+        distance = torch.addmm(self.centres.square().sum(1), flat, self.centres.T, alpha=-2)
+        distance = distance.add_(flat.square().sum(1, keepdim=True)).clamp_(min=0).sqrt_()
+        activation = distance.neg_().sub_(distance.mean(1, keepdim=True)).relu_()
+        cells = _pooling_matrix(height, width, self.grid).to(images)  # [grid*grid, L]
+        pooled = cells @ activation.unflatten(0, (len(images), -1))  # [B, grid*grid, k]
+        return pooled.transpose(1, 2).flatten(1)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.pooled(images) - self.pooled_mean) @ self.projection
+
+    @classmethod
+    @torch.no_grad()
+    def fit(
+        cls,
+        images: Tensor,
+        num_centres: int = 400,
+        patch_size: int = 6,
+        grid: int = 3,
+        feature_dim: int = 512,
+        num_patches: int = 100_000,
+        num_images: int = 10_000,
+        generator: torch.Generator | None = None,
+    ) -> "PatchFeatures":
+        """Dictionary from ``num_patches`` random patches, principal components from ``num_images`` random images.
+
+        images [N, C, H, W], training split only. Features have unit variance on the images they were fitted on.
+        """
+        chosen = torch.randperm(len(images), generator=generator, device=images.device)[:num_images]
+        sample = images[chosen]
+        per_image = -(-num_patches // len(sample))
+        patches = torch.cat([_random_patches(chunk, patch_size, per_image, generator) for chunk in sample.split(500)])
+        mean, whitening = zca_whitening(patches)
+        centres = kmeans((patches - mean) @ whitening, num_centres, generator=generator)
+        features = cls(patch_size, grid, mean, whitening, centres)
+        pooled = encode(features.pooled, sample)  # [n, k*grid*grid]
+        features.pooled_mean = pooled.mean(0)
+        # n images span at most n - 1 directions.
+        values, vectors = principal_components(pooled, min(feature_dim, len(sample) - 1, pooled.shape[1]), generator=generator)
+        features.projection = vectors * values.clamp(min=1e-8).rsqrt()
+        return features
+
+
+@torch.no_grad()
+def encode(encoder, images: Tensor, batch_size: int = 16, progress=None) -> Tensor:
+    """Features of a frozen encoder, computed once: images [N, ...] -> [N, F]. ``progress`` may wrap the list of chunks.
+
+    Small chunks keep the intermediate maps in the processor's cache.
+    """
+    chunks = images.split(batch_size)
+    return torch.cat([encoder(chunk) for chunk in (progress(chunks) if progress else chunks)])
+
+
+def _pooling_matrix(height: int, width: int, grid: int) -> Tensor:
+    # Average pooling is linear: what it does to the unit images is its matrix.
+    units = torch.eye(height * width).view(height * width, 1, height, width)
+    return nn.functional.adaptive_avg_pool2d(units, grid).flatten(1).T.contiguous()
+
+
+def _random_patches(images: Tensor, size: int, per_image: int, generator: torch.Generator | None) -> Tensor:
+    patches = extract_patches(images, size)  # [B, L, d]
+    index = torch.randint(patches.shape[1], (len(images), per_image), generator=generator, device=images.device)
+    return patches.gather(1, index.unsqueeze(2).expand(-1, -1, patches.shape[2])).flatten(0, 1)

@@ -1,0 +1,119 @@
+"""Layer-local training: the readable loop, and the same mathematics for all T layers at once.
+
+A layer is any module ``layer(features, z) -> outputs``. A batch is ``(features, z, target)`` with ``z`` of shape
+[T, B, D]: ``z[t - 1]`` is the noised state z_t that layer t learns to denoise.
+"""
+
+import copy
+from typing import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def fit_layers(
+    layers: Sequence[nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
+    batches: Iterable[Batch],
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """One pass over the batches, each layer trained by its own loss and its own optimizer. The reference.
+
+    loss(outputs [B, K], target) -> [B]. Returns every layer's mean loss over the pass, shape [T].
+    No layer ever waits for another: the two loops could be swapped, or the inner one spread over T machines.
+    """
+    if len(layers) != len(optimizers) or len(layers) == 0:
+        raise ValueError(f"expected one optimizer per layer, got {len(layers)} layers, {len(optimizers)} optimizers")
+    totals, count = torch.zeros(len(layers)), 0
+    for features, z, target in batches:
+        _check_states(z, len(layers))
+        for t, (layer, optimizer) in enumerate(zip(layers, optimizers), start=1):
+            layer_loss = loss(layer(features, z[t - 1]), target).mean()
+            optimizer.zero_grad()
+            layer_loss.backward()
+            optimizer.step()
+            totals[t - 1] += layer_loss.detach().cpu()
+        count += 1
+    return _mean(totals, count)
+
+
+class LayerStack(nn.Module):
+    """T layers of one architecture as one module: every parameter gains a leading dimension T.
+
+    forward(features [B, F], z [T, B, D]) -> outputs [T, B, K], equal to calling each layer on its own state. An
+    element-wise optimizer (Adam, AdamW, SGD) on the stack is T separate optimizers; anything that mixes elements
+    (gradient clipping by the global norm) is not. ``copy_to`` writes the trained slices back into plain layers.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module]):
+        super().__init__()
+        if len(layers) == 0:
+            raise ValueError("expected at least one layer, got none")
+        if any(buffer is not None for layer in layers for buffer in layer.buffers()):
+            raise ValueError("layers with buffers (BatchNorm) cannot be stacked: train them with fit_layers")
+        parameters, _ = stack_module_state(list(layers))
+        # Dots are not allowed in parameter names; the template keeps the original ones.
+        self._names = list(parameters)
+        self.stacked = nn.ParameterList(parameters.values())
+        # A tuple, so that the template's own (unused) weights do not count among the stack's parameters.
+        self._template = (copy.deepcopy(layers[0]).to("meta"),)
+
+    def __len__(self) -> int:
+        return len(self.stacked[0])
+
+    def forward(self, features: Tensor, z: Tensor) -> Tensor:
+        _check_states(z, len(self))
+
+        def one_layer(parameters, state):
+            return functional_call(self._template[0], parameters, (features, state))
+
+        return vmap(one_layer, randomness="different")(dict(zip(self._names, self.stacked)), z)
+
+    @torch.no_grad()
+    def copy_to(self, layers: Sequence[nn.Module]) -> None:
+        """Write slice t - 1 of every stacked parameter into layer t."""
+        if len(layers) != len(self):
+            raise ValueError(f"expected {len(self)} layers, got {len(layers)}")
+        for t, layer in enumerate(layers):
+            own = dict(layer.named_parameters())
+            for name, stacked in zip(self._names, self.stacked):
+                own[name].copy_(stacked[t])
+
+
+def fit_stack(
+    stack: LayerStack,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[Batch],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    after_step: Callable[[], None] | None = None,
+) -> Tensor:
+    """One pass that trains all T layers at once; equal to ``fit_layers`` on the same batches up to rounding.
+
+    loss(outputs [T, B, K], target) -> [T, B]: averaged over the batch, summed over layers, so that no layer's gradient
+    sees another's loss. Returns each layer's mean loss, shape [T]. ``after_step`` is called once a batch (learning-rate
+    schedules, progress bars).
+    """
+    totals, count = 0.0, 0
+    for features, z, target in batches:
+        layer_losses = loss(stack(features, z), target).mean(-1)  # [T]
+        optimizer.zero_grad()
+        layer_losses.sum().backward()
+        optimizer.step()
+        totals, count = totals + layer_losses.detach(), count + 1
+        if after_step is not None:
+            after_step()
+    return _mean(totals, count)
+
+
+def _check_states(z: Tensor, num_layers: int) -> None:
+    if z.ndim != 3 or len(z) != num_layers:
+        raise ValueError(f"expected states z of shape [T, B, D] with T = {num_layers}, got {list(z.shape)}")
+
+
+def _mean(totals: Tensor | float, count: int) -> Tensor:
+    if count == 0:
+        raise ValueError("expected at least one batch, got none")
+    return torch.as_tensor(totals / count).cpu()

@@ -1,0 +1,42 @@
+"""Losses, one value per sample: the caller averages over the batch, and never mixes layers.
+
+Inputs may carry the states of T layers at once, [T, B, D]; the target [B, D] or [B] is then the same for all of them.
+"""
+
+import torch
+from torch import Tensor
+
+
+def squared_error(u_hat: Tensor, u: Tensor) -> Tensor:
+    """||u_hat - u||^2 / D, the published notebook's loss: u_hat [..., B, D], u [B, D] -> [..., B]."""
+    _check_target("u_hat", u_hat, u)
+    return (u_hat - u).square().mean(-1)
+
+
+def dt_loss(u_hat: Tensor, u: Tensor, snr_weight: Tensor | float, num_steps: int, eta: float = 0.1) -> Tensor:
+    """Denoising term of NoProp-DT: T/2 * eta * (SNR(t-1) - SNR(t)) * ||u_hat - u||^2 (paper, eq. 8).
+
+    u_hat [..., B, D], u [B, D] -> [..., B]. ``snr_weight`` is a number, or [T] for u_hat [T, B, D].
+    """
+    _check_target("u_hat", u_hat, u)
+    snr_weight = torch.as_tensor(snr_weight, dtype=u_hat.dtype, device=u_hat.device)
+    if snr_weight.ndim not in (0, u_hat.ndim - 2) or snr_weight.shape != u_hat.shape[: snr_weight.ndim]:
+        raise ValueError(
+            f"snr_weight must be a number, or [T] for u_hat [T, B, D]; got {list(snr_weight.shape)} for {list(u_hat.shape)}"
+        )
+    weight = 0.5 * num_steps * eta * snr_weight
+    return weight.unsqueeze(-1) * (u_hat - u).square().sum(-1)
+
+
+def readout_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy -log softmax(logits)[y] in nats: logits [..., B, K], labels [B] -> [..., B] (paper, eq. 14)."""
+    if labels.ndim != 1 or logits.ndim < 2 or logits.shape[-2] != len(labels):
+        raise ValueError(f"expected logits [..., B, K] and labels [B], got {list(logits.shape)}, {list(labels.shape)}")
+    index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
+    return -logits.log_softmax(-1).gather(-1, index).squeeze(-1)
+
+
+def _check_target(name: str, value: Tensor, target: Tensor) -> None:
+    # (B, D) - (B, 1) would broadcast silently into a wrong loss.
+    if target.ndim != 2 or value.shape[-2:] != target.shape:
+        raise ValueError(f"{name} must end in the target's shape {list(target.shape)}, got {list(value.shape)}")

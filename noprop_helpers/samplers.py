@@ -1,0 +1,85 @@
+"""Inference: from noise ``z_T`` down to a label state ``z_0``, one layer a step.
+
+``denoise(t, z)`` is any callable that returns u_hat [B, D], layer t's guess of the clean label given its input state
+``z_t`` [B, D] (image features are the caller's business). Steps run t = T ... 1. ``callback(t, z, u_hat)``, if given,
+sees each new state: ``z`` is ``z_{t-1}``, just produced by layer t from ``z_t``, and ``u_hat`` what the layer said.
+Nothing here draws ``z_T``: the caller does, so that one start can be walked with several rules.
+"""
+
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+Denoise = Callable[[int, Tensor], Tensor]
+Callback = Callable[[int, Tensor, Tensor], None]
+
+
+def sample_posterior(
+    denoise: Denoise,
+    z_T: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """z_{t-1} = a_t u_hat + b_t z_t + sqrt(c_t) eps (paper, eq. 3, with time counting noise). z_T [B, D] -> z_0 [B, D].
+
+    a, b, c are the [T] posterior coefficients of the schedule; entry t - 1 belongs to layer t. If u_hat is the true u,
+    the states have exactly the marginals q(z_t | u) of the forward process.
+    """
+    _check(z_T, a, b, c)
+    z = z_T
+    for t in range(len(a), 0, -1):
+        u_hat = _call(denoise, t, z)
+        z = float(a[t - 1]) * u_hat + float(b[t - 1]) * z + float(c[t - 1]) ** 0.5 * _noise_like(z, generator)
+        if callback is not None:
+            callback(t, z, u_hat)
+    return z
+
+
+def sample_renoise(
+    denoise: Denoise,
+    z_T: Tensor,
+    levels: Tensor,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """z_{t-1} = sqrt(levels_t) u_hat + sqrt(1 - levels_t) eps: throw the state away, noise the guess anew.
+
+    levels [T]; entry t - 1 is the signal level of the state that layer t produces. z_T [B, D] -> z_0 [B, D].
+
+    - ``levels = alpha_bar[:-1]``: layer t - 1 gets the level alpha_bar_{t-1} that it was trained on.
+    - ``levels = alphas``: the published notebook's rule, which feeds layers levels they never saw in training.
+    """
+    _check(z_T, levels)
+    if not ((levels >= 0) & (levels <= 1)).all():
+        raise ValueError(f"levels must lie in [0, 1], got {levels.tolist()}")
+    z = z_T
+    for t in range(len(levels), 0, -1):
+        u_hat = _call(denoise, t, z)
+        level = float(levels[t - 1])
+        z = level**0.5 * u_hat + (1 - level) ** 0.5 * _noise_like(z, generator)
+        if callback is not None:
+            callback(t, z, u_hat)
+    return z
+
+
+def _check(z_T: Tensor, *tables: Tensor) -> None:
+    if z_T.ndim != 2:
+        raise ValueError(f"z_T must have shape [B, D], got {list(z_T.shape)}")
+    shapes = [list(table.shape) for table in tables]
+    if len(shapes[0]) != 1 or shapes[0][0] < 1 or shapes != shapes[:1] * len(shapes):
+        raise ValueError(f"per-layer tables must all have one shape [T] with T >= 1, got {shapes}")
+
+
+def _call(denoise: Denoise, t: int, z: Tensor) -> Tensor:
+    u_hat = denoise(t, z)
+    if u_hat.shape != z.shape:
+        raise ValueError(f"denoise({t}, z) must return the shape of z, {list(z.shape)}, got {list(u_hat.shape)}")
+    return u_hat
+
+
+def _noise_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)

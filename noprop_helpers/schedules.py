@@ -1,0 +1,156 @@
+"""Noise schedules: how much of the label is left at each time.
+
+Time counts noise. ``t = 0`` is the clean label and ``t = T`` is noise; layer ``t`` maps ``z_t`` to ``z_{t-1}``.
+
+- ``alphas``, shape [T]: entry ``t - 1`` is alpha_t, the fraction of signal variance that step ``t`` keeps.
+- ``alpha_bar``, shape [T + 1]: entry ``t`` is alpha_bar_t = alpha_1 ... alpha_t, so an index is a time.
+
+Tables are float64; cast them where they are used. In the NoProp paper (arXiv:2503.24322) time runs the other
+way: its ``t`` is our ``T - t``.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Posterior(NamedTuple):
+    """q(z_{t-1} | z_t, u) = N(a_t u + b_t z_t, c_t I). Each field has shape [T]; entry t - 1 belongs to layer t."""
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+
+
+def linear_alphas(num_steps: int, start: float = 1.0, end: float = 0.1) -> Tensor:
+    """Evenly spaced alpha_1 = start ... alpha_T = end, the published notebook's schedule. Shape [T], float64.
+
+    With the published ``start=1.0`` the first step adds no noise at all (chapter 5 measures what that costs).
+
+    >>> linear_alphas(4, 1.0, 0.1)
+    tensor([1.0000, 0.7000, 0.4000, 0.1000], dtype=torch.float64)
+
+    Raises ValueError unless num_steps >= 1 and both ends lie in (0, 1].
+    """
+    _check_num_steps(num_steps)
+    for name, value in (("start", start), ("end", end)):
+        if not 0.0 < value <= 1.0:
+            raise ValueError(f"{name} must lie in (0, 1], got {value}")
+    return torch.linspace(start, end, num_steps, dtype=torch.float64)
+
+
+def alpha_bar_from_alphas(alphas: Tensor) -> Tensor:
+    """Cumulative product alpha_bar_t = alpha_1 ... alpha_t with alpha_bar_0 = 1: shape [T] -> [T + 1], float64.
+
+    >>> alpha_bar_from_alphas(torch.tensor([0.5, 0.5]))
+    tensor([1.0000, 0.5000, 0.2500], dtype=torch.float64)
+
+    Raises ValueError unless ``alphas`` is a non-empty vector with every entry in (0, 1].
+    """
+    alphas = torch.as_tensor(alphas)
+    if alphas.ndim != 1 or len(alphas) == 0:
+        raise ValueError(f"alphas must be a vector of T >= 1 entries, got shape {list(alphas.shape)}")
+    alphas = alphas.double()
+    if not ((alphas > 0) & (alphas <= 1)).all():
+        raise ValueError(f"every alpha must lie in (0, 1], got {alphas.tolist()}")
+    return torch.cat([alphas.new_ones(1), alphas.cumprod(0)])  # [T + 1]
+
+
+def cosine_alpha_bar(
+    num_steps: int, offset: float = 0.008, clean_end: float = 0.9999, noise_end: float = 1e-4
+) -> Tensor:
+    """The squared-cosine schedule of Nichol & Dhariwal (arXiv:2102.09672, eq. 17). Shape [T + 1], float64.
+
+    f(t) = cos^2((t/T + offset) / (1 + offset) * pi/2), here mapped affinely so that alpha_bar_0 = clean_end and
+    alpha_bar_T = noise_end exactly. A clean end just under 1 keeps SNR(0), and with it the loss weight of layer 1,
+    finite; an affine map, unlike clamping, keeps the table strictly decreasing for every T. The NoProp paper names
+    the cosine schedule but neither offset nor ends: these defaults are our choice.
+
+    Raises ValueError unless num_steps >= 1, offset >= 0 and 0 < noise_end < clean_end <= 1.
+    """
+    _check_num_steps(num_steps)
+    if not (offset >= 0 and 0.0 < noise_end < clean_end <= 1.0):
+        raise ValueError(
+            "expected offset >= 0 and 0 < noise_end < clean_end <= 1, "
+            f"got offset={offset}, noise_end={noise_end}, clean_end={clean_end}"
+        )
+    time = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+    f = torch.cos((time + offset) / (1 + offset) * math.pi / 2) ** 2
+    shape = (f - f[-1]) / (f[0] - f[-1])  # 1 at t = 0, 0 at t = T
+    return noise_end + (clean_end - noise_end) * shape
+
+
+def alphas_from_alpha_bar(alpha_bar: Tensor) -> Tensor:
+    """alpha_t = alpha_bar_t / alpha_bar_{t-1}: shape [T + 1] -> [T]. The inverse of the cumulative product."""
+    alpha_bar = _check_alpha_bar(alpha_bar)
+    return alpha_bar[1:] / alpha_bar[:-1]
+
+
+def snr(alpha_bar: Tensor) -> Tensor:
+    """Signal-to-noise ratio alpha_bar / (1 - alpha_bar) (VDM, arXiv:2107.00630); infinite where alpha_bar is 1.
+
+    Any shape. It takes alpha_bar, the signal left after all steps so far, not the alpha of one step.
+    """
+    alpha_bar = torch.as_tensor(alpha_bar)
+    return alpha_bar / (1 - alpha_bar)
+
+
+def snr_weights(alpha_bar: Tensor) -> Tensor:
+    """SNR(t-1) - SNR(t) for each layer, the loss weights of NoProp-DT (paper, eq. 8). Shape [T + 1] -> [T], all >= 0.
+
+    Raises ValueError where alpha_bar_0 = 1: SNR(0) is infinite there.
+    """
+    alpha_bar = _check_alpha_bar(alpha_bar)
+    if alpha_bar[0] == 1:
+        raise ValueError(
+            "alpha_bar[0] is 1, so SNR(0) and the weight of layer 1 are infinite; "
+            "use a clean end just under 1, as cosine_alpha_bar(..., clean_end=0.9999) does"
+        )
+    return -snr(alpha_bar).diff()
+
+
+def posterior_coefficients(alpha_bar: Tensor) -> Posterior:
+    """Coefficients of q(z_{t-1} | z_t, u) = N(a_t u + b_t z_t, c_t I) (paper, eq. 6). Shape [T + 1] -> three of [T].
+
+    With alpha_t = alpha_bar_t / alpha_bar_{t-1}::
+
+        a_t = sqrt(alpha_bar_{t-1}) (1 - alpha_t) / (1 - alpha_bar_t)
+        b_t = sqrt(alpha_t) (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)
+        c_t = (1 - alpha_bar_{t-1}) (1 - alpha_t) / (1 - alpha_bar_t)
+
+    Exactly: a_t + b_t sqrt(alpha_bar_t) = sqrt(alpha_bar_{t-1}), b_t^2 (1 - alpha_bar_t) + c_t = 1 - alpha_bar_{t-1},
+    and a_t^2 / c_t = SNR(t-1) - SNR(t).
+
+    Raises ValueError where a noised state has alpha_bar_t = 1: a step that adds no noise has no posterior.
+    """
+    alpha_bar = _check_alpha_bar(alpha_bar)
+    before, after = alpha_bar[:-1], alpha_bar[1:]  # alpha_bar_{t-1}, alpha_bar_t
+    if (after == 1).any():
+        t = int((after == 1).nonzero()[0]) + 1
+        raise ValueError(
+            f"alpha_bar[{t}] is 1: step {t} adds no noise, so q(z_{t - 1} | z_{t}, u) is 0/0; "
+            "start the schedule below 1, e.g. linear_alphas(T, start=0.99)"
+        )
+    alpha = after / before
+    return Posterior(
+        a=before.sqrt() * (1 - alpha) / (1 - after),
+        b=alpha.sqrt() * (1 - before) / (1 - after),
+        c=(1 - before) * (1 - alpha) / (1 - after),
+    )
+
+
+def _check_num_steps(num_steps: int) -> None:
+    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
+        raise ValueError(f"num_steps must be an integer >= 1, got {num_steps!r}")
+
+
+def _check_alpha_bar(alpha_bar: Tensor) -> Tensor:
+    alpha_bar = torch.as_tensor(alpha_bar)
+    if alpha_bar.ndim != 1 or len(alpha_bar) < 2:
+        raise ValueError(f"alpha_bar must be a vector of T + 1 >= 2 entries, got shape {list(alpha_bar.shape)}")
+    alpha_bar = alpha_bar.double()
+    if not ((alpha_bar > 0) & (alpha_bar <= 1)).all() or (alpha_bar.diff() > 0).any():
+        raise ValueError(f"alpha_bar must lie in (0, 1] and never increase, got {alpha_bar.tolist()}")
+    return alpha_bar

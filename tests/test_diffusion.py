@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import torch
+
+from noprop_helpers.diffusion import forward_chain, kl_to_prior, q_sample
+from noprop_helpers.embeddings import one_hot
+from noprop_helpers.schedules import alpha_bar_from_alphas, linear_alphas
+
+N = 200_000
+
+
+def assert_moments(samples, mean, variance):
+    """Sample mean and variance within 5 standard errors of the exact values, entry by entry."""
+    n = len(samples)
+    assert ((samples.mean(0) - mean).abs() <= 5 * math.sqrt(variance / n)).all()
+    # The variance of n Gaussian draws has standard error variance * sqrt(2 / n).
+    assert ((samples.var(0) - variance).abs() <= 5 * variance * math.sqrt(2 / n)).all()
+
+
+@pytest.mark.parametrize("alpha_bar", [0.9, 0.5, 0.01])
+def test_q_sample_has_the_stated_moments(alpha_bar):
+    u = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64).expand(N, 3)
+    noise = torch.randn(N, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    z = q_sample(u, alpha_bar, noise)
+    assert_moments(z, math.sqrt(alpha_bar) * u[0], 1 - alpha_bar)
+
+
+def test_chain_and_closed_form_agree_at_every_time():
+    """Composing T single steps gives N(sqrt(alpha_bar_t) u, 1 - alpha_bar_t), the closed form."""
+    alphas = linear_alphas(10, 0.95, 0.1)
+    alpha_bar = alpha_bar_from_alphas(alphas).tolist()
+    u = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(N, 2)
+    states = forward_chain(u, alphas, generator=torch.Generator().manual_seed(1))
+    assert states.shape == (11, N, 2)
+    assert torch.equal(states[0], u)
+    for t in range(1, 11):
+        assert_moments(states[t], math.sqrt(alpha_bar[t]) * u[0], 1 - alpha_bar[t])
+
+
+def test_published_first_step_changes_nothing():
+    u = one_hot(torch.arange(4), 4)
+    states = forward_chain(u, linear_alphas(10))
+    assert torch.equal(states[1], u)
+    assert not torch.equal(states[2], u)
+
+
+def test_q_sample_at_the_ends():
+    u, noise = torch.randn(2, 5, 3)
+    assert torch.equal(q_sample(u, 1.0, noise), u)
+    assert torch.equal(q_sample(u, 0.0, noise), noise)
+
+
+def test_q_sample_per_sample_and_per_layer_levels():
+    u = torch.randn(4, 3)
+    per_sample = torch.tensor([0.1, 0.4, 0.7, 1.0])
+    noise = torch.randn(4, 3)
+    expected = torch.stack([a.sqrt() * u[i] + (1 - a).sqrt() * noise[i] for i, a in enumerate(per_sample)])
+    torch.testing.assert_close(q_sample(u, per_sample, noise), expected)
+    per_layer, noise = torch.tensor([0.9, 0.2]), torch.randn(2, 4, 3)
+    expected = torch.stack([q_sample(u, a, n) for a, n in zip(per_layer, noise)])
+    torch.testing.assert_close(q_sample(u, per_layer, noise), expected)
+
+
+def test_same_generator_same_states():
+    u, alphas = torch.randn(3, 2), linear_alphas(4)
+    first, second = (forward_chain(u, alphas, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_dtype_follows_the_embedding():
+    u = torch.randn(2, 3, dtype=torch.float64)
+    assert q_sample(u, torch.tensor(0.5), torch.randn_like(u)).dtype == torch.float64
+    assert q_sample(u.float(), torch.tensor(0.5, dtype=torch.float64), torch.randn(2, 3)).dtype == torch.float32
+
+
+def test_kl_to_prior_against_torch_distributions():
+    u, alpha_bar = torch.randn(6, 4, dtype=torch.float64), 0.3
+    q = torch.distributions.Normal(math.sqrt(alpha_bar) * u, math.sqrt(1 - alpha_bar))
+    p = torch.distributions.Normal(torch.zeros_like(u), 1.0)
+    torch.testing.assert_close(kl_to_prior(u, alpha_bar), torch.distributions.kl_divergence(q, p).sum(1))
+    assert (kl_to_prior(u, 0.0) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: q_sample(torch.ones(3, 2), 0.5, torch.ones(3, 1)), r"end in the shape of u, \[3, 2\].*got \[3, 1\]"),
+        (lambda: q_sample(torch.ones(3), 0.5, torch.ones(3)), r"at least \[B, D\]"),
+        (lambda: q_sample(torch.ones(3, 2), torch.ones(2), torch.ones(3, 2)), r"got shape \[2\]"),
+        (lambda: q_sample(torch.ones(3, 2), 1.5, torch.ones(3, 2)), r"\[0, 1\], got 1.5"),
+        (lambda: q_sample(torch.ones(3, 2), math.nan, torch.ones(3, 2)), "got nan"),
+        (lambda: forward_chain(torch.ones(3), linear_alphas(2)), r"u must have shape \[B, D\], got \[3\]"),
+        (lambda: forward_chain(torch.ones(3, 2), torch.tensor([0.5, 0.0])), r"in \(0, 1\]"),
+        (lambda: forward_chain(torch.ones(3, 2), torch.tensor([])), "T >= 1"),
+        (lambda: kl_to_prior(torch.ones(3, 2), 1.0), r"\[0, 1\)"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from noprop_helpers.features import (
+    PatchFeatures,
+    encode,
+    extract_patches,
+    kmeans,
+    principal_components,
+    zca_whitening,
+)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_patches_are_the_windows_of_the_image():
+    image = torch.rand(1, 2, 5, 6, generator=generator())
+    patches = extract_patches(image, 3)
+    assert patches.shape == (1, 3 * 4, 2 * 3 * 3)
+    window = image[0, :, 1:4, 2:5].flatten()  # row 1, column 2 -> position 1 * 4 + 2
+    expected = (window - window.mean()) / (window.std(correction=0) + 0.1)
+    torch.testing.assert_close(patches[0, 6], expected)
+
+
+def test_whitened_data_has_unit_covariance():
+    mixing = torch.randn(5, 5, generator=generator(), dtype=torch.float64) * 10
+    x = torch.randn(20_000, 5, generator=generator(), dtype=torch.float64) @ mixing + 3
+    mean, whitening = zca_whitening(x, epsilon=0.0)
+    white = (x - mean) @ whitening
+    torch.testing.assert_close(torch.cov(white.T, correction=0), torch.eye(5, dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(whitening, whitening.T)  # ZCA is the symmetric choice
+
+
+def test_kmeans_finds_separated_clusters():
+    true = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    x = (true.repeat(100, 1) + 0.1 * torch.randn(300, 2, generator=generator()))[torch.randperm(300, generator=generator())]
+    # Several starts, as Lloyd's algorithm may settle in a local optimum; the best one is the truth.
+    best = min((kmeans(x, 3, generator=generator(s)) for s in range(5)), key=lambda c: torch.cdist(x, c).min(1)[0].sum())
+    assert torch.cdist(true, best).min(1)[0].max() < 0.1
+
+
+def test_principal_components_against_the_full_eigendecomposition():
+    spread = torch.tensor([5.0, 4.0, 3.0, 0.5, 0.2, 0.1], dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=generator(), dtype=torch.float64)).Q
+    x = torch.randn(5000, 6, generator=generator(), dtype=torch.float64) * spread @ rotation + 7
+    values, vectors = principal_components(x, 3, num_iterations=20, generator=generator())
+    all_values, all_vectors = torch.linalg.eigh(torch.cov(x.T, correction=0))
+    torch.testing.assert_close(values, all_values.flip(0)[:3])
+    torch.testing.assert_close((vectors.T @ all_vectors.flip(1)[:, :3]).abs(), torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_triangle_features_against_a_plain_loop():
+    images = torch.rand(3, 1, 8, 8, generator=generator())
+    features = PatchFeatures.fit(images, num_centres=5, patch_size=3, grid=2, feature_dim=2, num_patches=60, generator=generator())
+    patches = (extract_patches(images, 3) - features.patch_mean) @ features.whitening
+    pooled = features.pooled(images).view(3, 5, 2, 2)
+    for i in range(3):
+        for k in range(5):
+            maps = torch.empty(36)
+            for p in range(36):
+                distances = (patches[i, p] - features.centres).norm(dim=1)
+                maps[p] = (distances.mean() - distances[k]).clamp(min=0)
+            expected = maps.view(2, 3, 2, 3).mean((1, 3))
+            torch.testing.assert_close(pooled[i, k], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_features_are_white_on_the_images_they_were_fitted_on():
+    images = torch.rand(500, 1, 8, 8, generator=generator())
+    features = PatchFeatures.fit(images, num_centres=8, patch_size=3, feature_dim=20, generator=generator())
+    encoded = encode(features, images)
+    assert encoded.shape == (500, 20)
+    torch.testing.assert_close(torch.cov(encoded.T, correction=0), torch.eye(20), atol=1e-2, rtol=0)
+
+
+def test_features_hold_nothing_to_train_and_are_reproducible():
+    images = torch.rand(50, 3, 8, 9, generator=generator())
+    first, second = (
+        PatchFeatures.fit(images, num_centres=4, patch_size=3, num_patches=500, generator=generator()) for _ in range(2)
+    )
+    assert list(first.parameters()) == []
+    assert torch.equal(first(images), second(images))
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"H, W >= 6, got \[2, 1, 5, 8\]"):
+        extract_patches(torch.rand(2, 1, 5, 8), 6)
+    with pytest.raises(ValueError, match=r"N >= 10 points, got \[4, 2\]"):
+        kmeans(torch.rand(4, 2), 10)

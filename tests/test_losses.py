@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from noprop_helpers.losses import dt_loss, readout_loss, squared_error
+from noprop_helpers.schedules import cosine_alpha_bar, snr_weights
+
+
+def test_squared_error_is_the_notebooks_mse():
+    u_hat, u = torch.randn(2, 6, 4)
+    assert squared_error(u_hat, u).shape == (6,)
+    torch.testing.assert_close(squared_error(u_hat, u).mean(), torch.nn.functional.mse_loss(u_hat, u))
+
+
+def test_dt_loss_is_equation_8():
+    num_steps, eta = 10, 0.1
+    weights = snr_weights(cosine_alpha_bar(num_steps))
+    u_hat, u = torch.randn(num_steps, 6, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    stacked = dt_loss(u_hat, u, weights, num_steps, eta)
+    for t in range(1, num_steps + 1):
+        for i in range(6):
+            by_hand = num_steps / 2 * eta * weights[t - 1] * ((u_hat[t - 1, i] - u[i]) ** 2).sum()
+            torch.testing.assert_close(stacked[t - 1, i], by_hand)
+    torch.testing.assert_close(dt_loss(u_hat[2], u, float(weights[2]), num_steps, eta), stacked[2])
+
+
+def test_readout_loss_is_cross_entropy():
+    logits, labels = torch.randn(3, 6, 5), torch.randint(5, (6,))
+    expected = torch.stack([torch.nn.functional.cross_entropy(one, labels, reduction="none") for one in logits])
+    torch.testing.assert_close(readout_loss(logits, labels), expected)
+    torch.testing.assert_close(readout_loss(logits[0], labels), expected[0])
+
+
+def test_losses_of_stacked_layers_do_not_mix():
+    """The gradient of layer 1's loss with respect to layer 2's output is zero."""
+    outputs = torch.randn(2, 4, 3, requires_grad=True)
+    readout_loss(outputs, torch.tensor([0, 1, 2, 0]))[0].sum().backward()
+    assert outputs.grad[0].abs().sum() > 0 and (outputs.grad[1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: squared_error(torch.ones(4, 3), torch.ones(4, 1)), r"\[4, 1\], got \[4, 3\]"),
+        (lambda: squared_error(torch.ones(4), torch.ones(4)), "target's shape"),
+        (lambda: dt_loss(torch.ones(4, 3), torch.ones(3, 3), 1.0, 10), r"\[3, 3\], got \[4, 3\]"),
+        (lambda: dt_loss(torch.ones(2, 4, 3), torch.ones(4, 3), torch.ones(4), 10), r"snr_weight .* \[4\]"),
+        (lambda: readout_loss(torch.ones(4, 3), torch.ones(3, dtype=torch.int64)), r"\[4, 3\], \[3\]"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

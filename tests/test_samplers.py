@@ -1,0 +1,108 @@
+import math
+
+import pytest
+import torch
+
+from noprop_helpers.diffusion import q_sample
+from noprop_helpers.samplers import sample_posterior, sample_renoise
+from noprop_helpers.schedules import (
+    alpha_bar_from_alphas,
+    cosine_alpha_bar,
+    linear_alphas,
+    posterior_coefficients,
+)
+
+N, T = 100_000, 10
+ALPHA_BAR = cosine_alpha_bar(T)
+COEFFICIENTS = posterior_coefficients(ALPHA_BAR)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def label_and_start():
+    u = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64).expand(N, 3)
+    noise = torch.randn(N, 3, dtype=torch.float64, generator=generator(1))
+    return u, q_sample(u, float(ALPHA_BAR[T]), noise)
+
+
+@pytest.mark.parametrize("rule", ["posterior", "renoise"])
+def test_a_perfect_denoiser_walks_the_forward_marginals_backwards(rule):
+    """With u_hat = u, z_t has mean sqrt(alpha_bar_t) u and variance 1 - alpha_bar_t at every time, to 5 standard errors."""
+    u, z_T = label_and_start()
+    checked = []
+
+    def check(t, z, u_hat):
+        alpha_bar = float(ALPHA_BAR[t - 1])
+        variance = 1 - alpha_bar
+        assert ((z.mean(0) - math.sqrt(alpha_bar) * u[0]).abs() <= 5 * math.sqrt(variance / N)).all()
+        assert ((z.var(0) - variance).abs() <= 5 * variance * math.sqrt(2 / N)).all()
+        checked.append(t)
+
+    if rule == "posterior":
+        z_0 = sample_posterior(lambda t, z: u, z_T, *COEFFICIENTS, generator(2), check)
+    else:
+        z_0 = sample_renoise(lambda t, z: u, z_T, ALPHA_BAR[:-1], generator(2), check)
+    assert checked == list(range(T, 0, -1))
+    assert (z_0.argmax(1) == 1).all()
+
+
+def test_the_published_levels_miss_the_forward_marginals():
+    """The notebook's rule with a perfect denoiser: layer t - 1 gets signal level alpha_t, not alpha_bar_{t-1}."""
+    alphas = linear_alphas(T)
+    alpha_bar = alpha_bar_from_alphas(alphas)
+    u, z_T = label_and_start()
+    signal = {}
+    sample_renoise(lambda t, z: u, z_T, alphas, generator(2), lambda t, z, _: signal.update({t - 1: z[:, 1].mean().item()}))
+    for t in range(1, T):
+        assert signal[t] == pytest.approx(math.sqrt(alphas[t]), abs=0.02)
+    # Layer 5 was trained where 55 % of the amplitude is left (alpha_bar_5 = .30); it is fed 71 % (alpha_6 = .5).
+    assert signal[5] - math.sqrt(alpha_bar[5]) > 0.15
+
+
+def test_one_step_by_hand():
+    z_T, u_hat = torch.randn(2, 4, 3, dtype=torch.float64)
+    a, b, c = (torch.tensor([value], dtype=torch.float64) for value in (0.3, 0.6, 0.25))
+    noise = torch.randn(4, 3, dtype=torch.float64, generator=generator(3))
+    z_0 = sample_posterior(lambda t, z: u_hat, z_T, a, b, c, generator(3))
+    torch.testing.assert_close(z_0, 0.3 * u_hat + 0.6 * z_T + 0.5 * noise)
+    z_0 = sample_renoise(lambda t, z: u_hat, z_T, torch.tensor([0.64]), generator(3))
+    torch.testing.assert_close(z_0, 0.8 * u_hat + 0.6 * noise)
+
+
+def test_layers_are_called_from_noise_to_label_with_their_own_state():
+    seen = []
+    states = {T: torch.randn(2, 3)}
+
+    def denoise(t, z):
+        assert torch.equal(z, states[t])
+        seen.append(t)
+        return torch.zeros_like(z)
+
+    sample_posterior(denoise, states[T], *COEFFICIENTS, callback=lambda t, z, u_hat: states.update({t - 1: z}))
+    assert seen == list(range(T, 0, -1))
+
+
+def test_same_generator_same_walk():
+    z_T = torch.randn(2, 3)
+    first, second = (sample_posterior(lambda t, z: z.tanh(), z_T, *COEFFICIENTS, generator(4)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: sample_renoise(lambda t, z: z, torch.ones(3), torch.ones(2)), r"z_T must have shape \[B, D\]"),
+        (lambda: sample_renoise(lambda t, z: z, torch.ones(2, 3), torch.ones(0)), "T >= 1"),
+        (lambda: sample_renoise(lambda t, z: z, torch.ones(2, 3), torch.tensor([1.2])), r"\[0, 1\]"),
+        (lambda: sample_renoise(lambda t, z: z[:, :1], torch.ones(2, 3), torch.ones(1)), r"shape of z, \[2, 3\]"),
+        (
+            lambda: sample_posterior(lambda t, z: z, torch.ones(2, 3), torch.ones(2), torch.ones(2), torch.ones(3)),
+            "one shape",
+        ),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

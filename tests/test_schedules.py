@@ -1,0 +1,144 @@
+import math
+
+import pytest
+import torch
+
+from noprop_helpers.schedules import (
+    alpha_bar_from_alphas,
+    alphas_from_alpha_bar,
+    cosine_alpha_bar,
+    linear_alphas,
+    posterior_coefficients,
+    snr,
+    snr_weights,
+)
+
+# Differences of alpha_bar near 1 cancel: float64 rounding 1e-16 over the smallest 1 - alpha_bar, 1e-4, leaves 1e-12.
+EXACT = dict(rtol=1e-11, atol=1e-11)
+
+TABLES = {
+    "cosine-1": cosine_alpha_bar(1),
+    "cosine-10": cosine_alpha_bar(10),
+    "cosine-1000": cosine_alpha_bar(1000),
+    "linear-10": alpha_bar_from_alphas(linear_alphas(10, 0.99, 0.1)),
+    "linear-1000": alpha_bar_from_alphas(linear_alphas(1000, 0.9999, 0.98)),
+}
+
+
+@pytest.fixture(params=TABLES.values(), ids=TABLES.keys())
+def alpha_bar(request):
+    return request.param
+
+
+def test_linear_alphas_are_the_notebooks():
+    expected = torch.tensor([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+    torch.testing.assert_close(linear_alphas(10), expected)
+
+
+def test_alpha_bar_of_the_notebook():
+    # The products 1 x .9 x .8 ..., written out by hand.
+    expected = [1, 1, 0.9, 0.72, 0.504, 0.3024, 0.1512, 0.06048, 0.018144, 0.0036288, 0.00036288]
+    torch.testing.assert_close(
+        alpha_bar_from_alphas(linear_alphas(10)), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0
+    )
+
+
+def test_alphas_and_alpha_bar_are_inverse():
+    alphas = linear_alphas(10, 0.95, 0.2)
+    torch.testing.assert_close(alphas_from_alpha_bar(alpha_bar_from_alphas(alphas)), alphas, rtol=1e-14, atol=0)
+
+
+def test_alpha_bar_of_float32_alphas_is_a_float64_product():
+    alphas = linear_alphas(10).float()
+    assert alpha_bar_from_alphas(alphas).dtype == torch.float64
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 10, 1000])
+def test_cosine_ends_are_exact_and_strictly_decreasing(num_steps):
+    table = cosine_alpha_bar(num_steps, clean_end=0.999, noise_end=0.002)
+    assert table.shape == (num_steps + 1,)
+    assert table[0] == 0.999 and abs(table[-1] - 0.002) < 1e-15
+    assert (table.diff() < 0).all()
+
+
+def test_cosine_without_caps_is_nichol_and_dhariwal():
+    num_steps, offset = 20, 0.008
+    table = cosine_alpha_bar(num_steps, offset, clean_end=1.0, noise_end=1e-300)
+    for t in range(num_steps + 1):
+        f = math.cos((t / num_steps + offset) / (1 + offset) * math.pi / 2) ** 2
+        f_0 = math.cos(offset / (1 + offset) * math.pi / 2) ** 2
+        assert table[t].item() == pytest.approx(f / f_0, abs=1e-12)
+
+
+def test_snr_is_signal_variance_over_noise_variance():
+    torch.testing.assert_close(snr(torch.tensor([0.5, 0.8, 0.2])), torch.tensor([1.0, 4.0, 0.25]))
+    assert snr(torch.tensor(1.0)) == math.inf
+
+
+def test_posterior_keeps_the_signal(alpha_bar):
+    """a_t + b_t sqrt(alpha_bar_t) = sqrt(alpha_bar_{t-1}): with u_hat = u the mean stays on schedule."""
+    a, b, _ = posterior_coefficients(alpha_bar)
+    torch.testing.assert_close(a + b * alpha_bar[1:].sqrt(), alpha_bar[:-1].sqrt(), **EXACT)
+
+
+def test_posterior_keeps_the_variance(alpha_bar):
+    """b_t^2 (1 - alpha_bar_t) + c_t = 1 - alpha_bar_{t-1}: the noise stays on schedule too."""
+    _, b, c = posterior_coefficients(alpha_bar)
+    torch.testing.assert_close(b**2 * (1 - alpha_bar[1:]) + c, 1 - alpha_bar[:-1], **EXACT)
+
+
+def test_posterior_information_is_the_snr_difference():
+    """a_t^2 / c_t = SNR(t-1) - SNR(t), wherever SNR(t-1) is finite."""
+    table = cosine_alpha_bar(10)
+    a, _, c = posterior_coefficients(table)
+    torch.testing.assert_close(a**2 / c, snr_weights(table), rtol=1e-9, atol=0)
+
+
+def test_posterior_against_bayes_rule_in_one_dimension():
+    """Product of two Gaussians, computed without the closed form: prior N(sqrt(ab) u, 1 - ab), likelihood of z_t."""
+    before, after, u, z = 0.7, 0.4, 1.3, -0.8
+    alpha = after / before
+    precision = 1 / (1 - before) + alpha / (1 - alpha)
+    mean = (before**0.5 * u / (1 - before) + alpha**0.5 * z / (1 - alpha)) / precision
+    a, b, c = posterior_coefficients(torch.tensor([before, after], dtype=torch.float64))
+    assert (a * u + b * z).item() == pytest.approx(mean, rel=1e-12)
+    assert c.item() == pytest.approx(1 / precision, rel=1e-12)
+
+
+def test_last_step_of_an_uncapped_schedule_has_no_noise_left():
+    a, b, c = posterior_coefficients(torch.tensor([1.0, 0.5, 0.1]))
+    assert (a[0], b[0], c[0]) == (1, 0, 0)
+
+
+def test_snr_weights_are_positive_and_telescope():
+    table = cosine_alpha_bar(10)
+    weights = snr_weights(table)
+    assert (weights > 0).all()
+    assert weights.sum().item() == pytest.approx((snr(table)[0] - snr(table)[-1]).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: linear_alphas(0), "num_steps must be an integer >= 1, got 0"),
+        (lambda: linear_alphas(2.0), "got 2.0"),
+        (lambda: linear_alphas(True), "got True"),
+        (lambda: linear_alphas(3, start=1.1), r"start must lie in \(0, 1\], got 1.1"),
+        (lambda: linear_alphas(3, end=0.0), r"end must lie in \(0, 1\], got 0.0"),
+        (lambda: linear_alphas(3, end=math.nan), "got nan"),
+        (lambda: cosine_alpha_bar(-1), "num_steps"),
+        (lambda: cosine_alpha_bar(5, clean_end=1.5), "clean_end=1.5"),
+        (lambda: cosine_alpha_bar(5, noise_end=0.0), "noise_end=0.0"),
+        (lambda: alpha_bar_from_alphas(torch.tensor([])), r"T >= 1 entries, got shape \[0\]"),
+        (lambda: alpha_bar_from_alphas(torch.tensor([[0.5]])), r"got shape \[1, 1\]"),
+        (lambda: alpha_bar_from_alphas(torch.tensor([0.5, math.nan])), "every alpha"),
+        (lambda: alpha_bar_from_alphas(torch.tensor([0.5, 1.2])), "every alpha"),
+        (lambda: posterior_coefficients(torch.tensor([1.0])), r"T \+ 1 >= 2"),
+        (lambda: posterior_coefficients(torch.tensor([0.5, 0.6])), "never increase"),
+        (lambda: posterior_coefficients(alpha_bar_from_alphas(linear_alphas(10))), "step 1 adds no noise"),
+        (lambda: snr_weights(torch.tensor([1.0, 0.5])), "infinite"),
+    ],
+)
+def test_errors_say_what_was_expected_and_what_came(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
