@@ -1,0 +1,505 @@
+"""Image data sets as tensors: bundled digits, MNIST, Fashion-MNIST, CIFAR, and folders of your own images.
+
+    dataset = load_dataset("digits")
+    dataset.train_images                    # [1437, 1, 8, 8] float32 in [0, 1]
+
+Everything is held in memory. Data that cannot be found or read raises `DataError` with one line that says what was
+expected, what was there, and what to do; other data never take its place.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import math
+import os
+import shutil
+import socket
+import struct
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["DataError", "Dataset", "load_dataset", "hold_out", "dataset_checksum", "check_images"]
+
+
+class DataError(ValueError):
+    """The data that were asked for are missing, unreadable or inconsistent; the message is one line for the user."""
+
+
+class Dataset(NamedTuple):
+    """A data set with its training and test split, all in memory."""
+
+    name: str  # "digits", "mnist", ..., "folder:NAME"
+    train_images: Tensor  # [N, C, H, W] float32 in [0, 1]
+    train_labels: Tensor  # [N] int64 in 0..K-1
+    test_images: Tensor  # [M, C, H, W] float32 in [0, 1]
+    test_labels: Tensor  # [M] int64 in 0..K-1
+    class_names: tuple[str, ...]  # K names; the index is the label
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        return len(self.class_names)
+
+
+class _Layout(NamedTuple):
+    """How torchvision lays a data set out under its root."""
+
+    torchvision_class: str
+    folder: str
+    files: tuple[str, ...]
+
+
+_DIGIT_NAMES = tuple("0123456789")
+_FASHION_NAMES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+_IDX_FILES = (
+    "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
+)  # fmt: skip
+_CIFAR10_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+_LAYOUTS = {
+    "mnist": _Layout("MNIST", "MNIST/raw", _IDX_FILES),
+    "fashion_mnist": _Layout("FashionMNIST", "FashionMNIST/raw", _IDX_FILES),
+    "cifar10": _Layout("CIFAR10", "cifar-10-batches-py", _CIFAR10_FILES),
+    "cifar100": _Layout("CIFAR100", "cifar-100-python", ("train", "test", "meta")),
+}
+_DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # where the package dataset-fashion-mnist puts it
+_DOWNLOAD_TIMEOUT = 20  # seconds without an answer before a download counts as failed
+
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_PILLOW_MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB", "CMYK": "RGB"}
+
+
+def load_dataset(name: str, root: str | os.PathLike | None = None, progress: bool = False) -> Dataset:
+    """Load a data set with its training and test split.
+
+    name: `digits` (bundled with scikit-learn, needs no network), `mnist`, `fashion_mnist`, `cifar10`, `cifar100`, or
+        `folder:PATH` with images in PATH/train/CLASS/*.png (or .jpg, .jpeg) and PATH/test/CLASS/*. The images of a
+        folder have one size and are all grey or all colour; transparency is dropped. Labels follow the sorted class
+        names. A relative PATH is looked up in the current folder, then under the root.
+    root: the folder that holds torchvision's layout (`MNIST/raw/...`); by default the environment variable
+        NOPROP_DATA, else `./data`. Files that are not there are unpacked from the `.gz` files beside them or, for
+        Fashion-MNIST, from Debian's package, and otherwise downloaded.
+    progress: show a progress bar for a download and for a folder of images, if stderr is a terminal.
+
+    Raises DataError if the name is unknown, or the data are missing, damaged or inconsistent.
+    """
+    try:
+        if name == "digits":
+            return _load_digits()
+        root = _data_root(root)
+        if name in ("mnist", "fashion_mnist"):
+            return _load_idx(name, root, progress)
+        if name in ("cifar10", "cifar100"):
+            return _load_cifar(name, root, progress)
+        if str(name).startswith("folder:"):
+            return _load_folder(name.removeprefix("folder:"), root, progress)
+    except OSError as error:
+        raise DataError(f"{name}: cannot read {error.filename or 'the data'}: {error.strerror or error}") from error
+    raise DataError(f"expected a data set from digits, {', '.join(_LAYOUTS)} or folder:PATH, got {name!r}")
+
+
+def hold_out(dataset: Dataset, num_validation: int, seed: int = 0) -> Dataset:
+    """The tuning set: the test split is replaced by images held out of the training split.
+
+    `num_validation` of the N training images, drawn with `seed`, become the test split; the other N - num_validation
+    stay for training. The real test split is not in the result, so choices made on it cannot leak into a test score.
+
+    Raises ValueError unless 1 <= num_validation <= N - 1.
+    """
+    num_train = len(dataset.train_labels)
+    if not isinstance(num_validation, int) or not 1 <= num_validation < num_train:
+        raise ValueError(f"num_validation: expected an integer in 1..{num_train - 1}, got {num_validation!r}")
+    held_out, kept = _random_split(num_train, num_validation, seed)
+    return dataset._replace(
+        train_images=dataset.train_images[kept],
+        train_labels=dataset.train_labels[kept],
+        test_images=dataset.train_images[held_out],
+        test_labels=dataset.train_labels[held_out],
+    )
+
+
+def dataset_checksum(dataset: Dataset) -> str:
+    """`sha256:<hex>` of the shapes, the images as uint8 and the labels of both splits, in their order.
+
+    The same files give the same checksum on every machine (for JPEG: with the same decoder).
+    """
+    digest = hashlib.sha256()
+    for images, labels in (
+        (dataset.train_images, dataset.train_labels),
+        (dataset.test_images, dataset.test_labels),
+    ):
+        digest.update(repr(tuple(images.shape)).encode())
+        for part in images.split(4096):  # a whole split at once would double the memory in use
+            digest.update(part.cpu().mul(255).round().to(torch.uint8).contiguous().numpy())
+        digest.update(labels.cpu().numpy().astype("<i8").tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def check_images(images: Tensor, labels: Tensor | None = None, num_classes: int | None = None) -> None:
+    """Check that images and labels can be trained on.
+
+    images: [B, C, H, W] floating point, not empty, every value finite.
+    labels: [B] int64 in 0..num_classes-1 (at least 0 where num_classes is not given).
+
+    Raises ValueError that says what was expected and what came, with the index of the first bad value.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(f"images: expected a floating-point tensor [B, C, H, W], got {_describe(images)}")
+    if images.numel() == 0:
+        raise ValueError(f"images: expected at least one image and one pixel, got {_describe(images)}")
+    _check_all("images", images, images.isfinite(), "finite values")
+    if labels is None:
+        return
+    if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise ValueError(f"labels: expected an int64 tensor [{len(images)}], one per image, got {_describe(labels)}")
+    if num_classes is None:
+        _check_all("labels", labels, labels >= 0, "labels of at least 0")
+    else:
+        _check_all("labels", labels, (labels >= 0) & (labels < num_classes), f"labels in 0..{num_classes - 1}")
+
+
+def _describe(value) -> str:
+    """`torch.float32 [2, 3]` for a tensor, the type's name for anything else."""
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _check_all(name: str, values: Tensor, good: Tensor, expected: str) -> None:
+    """Raise ValueError with the index of the first value that is not good."""
+    if good.all():
+        return
+    index = tuple((~good).nonzero()[0].tolist())
+    raise ValueError(f"{name}: expected {expected}, got {values[index].item()} at index {list(index)}")
+
+
+def _random_split(num_items: int, num_first: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Two disjoint index tensors, [num_first] and the rest, the same on every machine."""
+    order = torch.randperm(num_items, generator=torch.Generator().manual_seed(seed))
+    return order[:num_first], order[num_first:]
+
+
+def _data_root(root: str | os.PathLike | None) -> Path:
+    """The argument, else NOPROP_DATA, else ./data."""
+    root = Path(root if root is not None else os.environ.get("NOPROP_DATA") or "data").expanduser()
+    if root.exists() and not root.is_dir():
+        raise DataError(f"data root: expected a folder, found a file at {root}; set NOPROP_DATA or --data-root")
+    return root
+
+
+def _as_unit_floats(images: Tensor) -> Tensor:
+    """uint8 0..255 -> contiguous float32 in [0, 1]."""
+    return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+# --- digits ---------------------------------------------------------------------------------------------------------
+
+
+def _load_digits() -> Dataset:
+    """scikit-learn's 1,797 digits of 8x8 pixels, one fixed 80/20 split."""
+    from sklearn.datasets import load_digits  # takes a second to import, and only digits need it
+
+    bundled = load_digits()
+    images = torch.from_numpy(bundled.images).to(torch.float32).div_(16).unsqueeze(1)  # [1797, 1, 8, 8]
+    labels = torch.from_numpy(bundled.target).to(torch.int64)
+    test, train = _random_split(len(labels), 360, seed=0)
+    return Dataset("digits", images[train], labels[train], images[test], labels[test], _DIGIT_NAMES)
+
+
+# --- MNIST and Fashion-MNIST: four IDX files -------------------------------------------------------------------------
+
+
+def _load_idx(name: str, root: Path, progress: bool) -> Dataset:
+    """MNIST or Fashion-MNIST from torchvision's layout; torchvision itself is imported only to download."""
+    folder = _find_or_fetch(name, root, progress)
+    class_names = _DIGIT_NAMES if name == "mnist" else _FASHION_NAMES
+    splits = []
+    for images_file, labels_file in (_IDX_FILES[:2], _IDX_FILES[2:]):
+        images = _read_idx(folder / images_file, num_dimensions=3)
+        labels = _read_idx(folder / labels_file, num_dimensions=1)
+        if len(images) != len(labels):
+            raise DataError(
+                f"{name}: expected {len(images):,} labels in {folder / labels_file}, one for each image in "
+                f"{images_file}, found {len(labels):,}; fetch both files again"
+            )
+        if labels.max() >= len(class_names):
+            raise DataError(
+                f"{name}: expected labels in 0..{len(class_names) - 1} in {folder / labels_file}, "
+                f"found {labels.max().item()}; fetch the file again"
+            )
+        splits += [_as_unit_floats(images.unsqueeze(1)), labels.to(torch.int64)]
+    return Dataset(name, *splits, class_names)
+
+
+def _read_idx(path: Path, num_dimensions: int) -> Tensor:
+    """The uint8 tensor in an IDX file: magic 0, 0, 8 (uint8), num_dimensions; big-endian sizes; the values."""
+    content = bytearray(path.read_bytes())
+    magic = bytes([0, 0, 8, num_dimensions])
+    header_bytes = 4 + 4 * num_dimensions
+    if content[:4] != magic:
+        raise DataError(
+            f"{path}: expected an IDX file that starts with the bytes {magic.hex(' ')}, "
+            f"found {content[:4].hex(' ') or 'an empty file'}; fetch the file again"
+        )
+    if len(content) < header_bytes:
+        raise DataError(f"{path}: expected a header of {header_bytes} bytes, found {len(content)}; fetch it again")
+    shape = struct.unpack(f">{num_dimensions}I", content[4:header_bytes])
+    expected_bytes = header_bytes + math.prod(shape)
+    if len(content) != expected_bytes:
+        raise DataError(f"{path}: expected {expected_bytes:,} bytes, found {len(content):,}; fetch the file again")
+    if math.prod(shape) == 0:
+        raise DataError(f"{path}: expected at least one item, found the shape {list(shape)}; fetch the file again")
+    return torch.frombuffer(content, dtype=torch.uint8, offset=header_bytes).reshape(shape)
+
+
+# --- CIFAR ----------------------------------------------------------------------------------------------------------
+
+
+def _load_cifar(name: str, root: Path, progress: bool) -> Dataset:
+    """CIFAR-10 or CIFAR-100 (fine labels) from torchvision's layout."""
+    folder = _find_or_fetch(name, root, progress)
+    datasets = _import_torchvision().datasets
+    cifar = getattr(datasets, _LAYOUTS[name].torchvision_class)
+    # Before torchvision unpickles: a foreign pickle can run code, and torchvision does not say which file is damaged.
+    for file_name, expected in [*cifar.train_list, *cifar.test_list, (cifar.meta["filename"], cifar.meta["md5"])]:
+        path = folder / file_name
+        found = datasets.utils.calculate_md5(path)
+        if found != expected:
+            size = path.stat().st_size
+            raise DataError(f"{path}: expected md5 {expected}, found {found} ({size:,} bytes); fetch the file again")
+    train, test = cifar(root, train=True), cifar(root, train=False)
+    splits = []
+    for split in (train, test):
+        splits += [_as_unit_floats(torch.from_numpy(split.data).permute(0, 3, 1, 2)), torch.tensor(split.targets)]
+    return Dataset(name, *splits, tuple(train.classes))
+
+
+def _import_torchvision():
+    """The torchvision package, also where its compiled operators do not fit the installed torch."""
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+        # The torchvision wheel built for CUDA cannot load its operators beside a CPU torch, and the import stops where
+        # it describes two of them. Declared, they can be described; data sets never call them.
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision
+
+        torchvision._declared_operators = library  # the declarations last as long as this object
+    return torchvision
+
+
+# --- finding, unpacking and downloading files ------------------------------------------------------------------------
+
+
+def _find_or_fetch(name: str, root: Path, progress: bool) -> Path:
+    """The folder that holds the data set's files: as found, else unpacked, else downloaded."""
+    layout = _LAYOUTS[name]
+    folder = root / layout.folder
+    if not _missing(folder, layout.files):
+        return folder
+    packed_files = [f"{file}.gz" for file in layout.files]
+    for source in [folder, _DEBIAN_FASHION_MNIST] if name == "fashion_mnist" else [folder]:
+        if not _missing(source, packed_files):
+            _unpack(name, source, root)
+            return folder
+    try:
+        with _staging_folder(root, folder) as staging:
+            _download(layout.torchvision_class, staging, progress)
+            _move_into_place(staging / layout.folder, folder, layout.files)
+    except Exception as error:  # no network, a server's refusal, a wrong checksum, a full or read-only disk
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        missing = _missing(folder, layout.files)
+        found = f"all but {', '.join(missing)}" if len(missing) < len(layout.files) else "none of them"
+        debian = "install Debian's package dataset-fashion-mnist, " if name == "fashion_mnist" else ""
+        raise DataError(
+            f"{name}: expected {', '.join(layout.files)} in {folder}, found {found}, and the download failed "
+            f"({reason}). Without a network: put the files there, {debian}set NOPROP_DATA or --data-root to a folder "
+            f"that has {layout.folder}, or use digits or folder:PATH"
+        ) from error
+    return folder
+
+
+def _missing(folder: Path, files) -> list[str]:
+    return [file for file in files if not (folder / file).is_file()]
+
+
+def _unpack(name: str, source: Path, root: Path) -> None:
+    """Unpack the data set's .gz files from `source` into torchvision's layout under `root`."""
+    layout = _LAYOUTS[name]
+    folder = root / layout.folder
+    try:
+        with _staging_folder(root, folder) as staging:
+            for file in layout.files:
+                _gunzip(source / f"{file}.gz", staging / file)
+            _move_into_place(staging, folder, layout.files)
+    except OSError as error:
+        raise DataError(
+            f"{name}: cannot unpack {source} into {folder}: {error.strerror or error}; "
+            "set NOPROP_DATA or --data-root to a folder you can write to"
+        ) from error
+
+
+def _gunzip(source: Path, target: Path) -> None:
+    try:
+        with gzip.open(source) as packed, open(target, "wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        size = source.stat().st_size
+        raise DataError(
+            f"{source}: expected a whole gzip file, found {size:,} bytes that do not unpack ({error}); fetch it again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _staging_folder(root: Path, destination: Path):
+    """A temporary folder inside `root`, so that complete files can be moved from it to `destination`.
+
+    It goes on every way out, an interrupt included, and with it those of the folders down to `destination` that were
+    not there before and that nothing was put into.
+    """
+    created = [folder for folder in (destination, *destination.parents) if not folder.exists()]  # deepest first
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".incoming-", dir=root) as staging:
+            yield Path(staging)
+    finally:
+        for folder in created:
+            with contextlib.suppress(OSError):  # not empty: then it is to stay
+                folder.rmdir()
+
+
+def _move_into_place(staged: Path, folder: Path, files) -> None:
+    """Move complete files from `staged` to `folder`; files that stand there already are left as they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        if not (folder / file).is_file():
+            os.replace(staged / file, folder / file)
+
+
+def _download(torchvision_class: str, folder: Path, progress: bool) -> None:
+    """Let torchvision download, check and unpack a data set into `folder`."""
+    dataset_class = getattr(_import_torchvision().datasets, torchvision_class)
+    timeout_before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)  # torchvision sets none: behind some firewalls it would wait for ever
+    try:
+        with contextlib.ExitStack() as quiet:
+            quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            if not (progress and sys.stderr.isatty()):
+                quiet.enter_context(contextlib.redirect_stderr(io.StringIO()))
+            dataset_class(folder, download=True)
+    finally:
+        socket.setdefaulttimeout(timeout_before)
+
+
+# --- a folder of images ---------------------------------------------------------------------------------------------
+
+
+class _Format(NamedTuple):
+    """What every image of a folder must be like, and the image that set it."""
+
+    width: int
+    height: int
+    mode: str  # "L" or "RGB"
+    first: Path
+
+
+def _load_folder(path: str, root: Path, progress: bool) -> Dataset:
+    """Images in PATH/{train,test}/CLASS/."""
+    if not path:
+        raise DataError("folder:PATH: expected the path of a folder with train/CLASS/*.png, got none")
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        if not (root / folder).is_dir():
+            places = folder if folder.is_absolute() else f"{folder} or {root / folder}"
+            raise DataError(f"folder:{path}: expected a folder with train/CLASS/*.png at {places}, found no folder")
+        folder = root / folder
+    class_names, test_class_names = _class_names(folder / "train"), _class_names(folder / "test")
+    if class_names != test_class_names:
+        only_train, only_test = set(class_names) - set(test_class_names), set(test_class_names) - set(class_names)
+        raise DataError(
+            f"{folder}: expected the same class folders in train and test, "
+            f"found only in train: {sorted(only_train)}, only in test: {sorted(only_test)}"
+        )
+    expected_format = None
+    splits = []
+    for split in ("train", "test"):
+        files_of_class = [_image_files(folder / split / class_name) for class_name in class_names]
+        files = [file for files in files_of_class for file in files]
+        expected_format = expected_format or _image_format(files[0])
+        counts = torch.tensor([len(class_files) for class_files in files_of_class])
+        labels = torch.arange(len(class_names)).repeat_interleave(counts)
+        splits += [_as_unit_floats(_decode_images(files, expected_format, split, progress)), labels]
+    return Dataset(f"folder:{folder.resolve().name}", *splits, class_names)
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    """The sorted names of the class folders; hidden ones (.ipynb_checkpoints) are no classes."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder with one folder of images per class, found none")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise DataError(f"{folder}: expected one folder of images per class, found no folder in it")
+    return tuple(names)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """The image files of one class, sorted by name; hidden ones (._photo.jpg) are no images."""
+    names = sorted(n for n in os.listdir(folder) if n.lower().endswith(_IMAGE_SUFFIXES) and not n.startswith("."))
+    if not names:
+        raise DataError(f"{folder}: expected at least one image ({', '.join(_IMAGE_SUFFIXES)}), found none")
+    return [folder / name for name in names]
+
+
+@contextlib.contextmanager
+def _open_image(path: Path):
+    """A Pillow image; whatever Pillow raises while it reads and decodes becomes one DataError that names the file."""
+    from PIL import Image  # only folders of images need Pillow
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _PILLOW_MODES:
+                raise DataError(f"{path}: expected 8 bits grey or colour, found Pillow's mode {image.mode}; convert it")
+            yield image
+    except (DataError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # OSError, SyntaxError, struct.error, ...: it depends on the format and the damage
+        size = path.stat().st_size
+        raise DataError(
+            f"{path}: expected a whole image, found {size:,} bytes that do not decode ({error}); replace or delete it"
+        ) from error
+
+
+def _image_format(path: Path) -> _Format:
+    with _open_image(path) as image:
+        return _Format(*image.size, _PILLOW_MODES[image.mode], path)
+
+
+def _decode_images(files: list[Path], expected: _Format, description: str, progress: bool) -> Tensor:
+    """[N, C, H, W] uint8, decoded straight into one array."""
+    import numpy
+    from tqdm.auto import tqdm
+
+    height, width, channels = expected.height, expected.width, len(expected.mode)
+    images = numpy.empty((len(files), height, width, channels), dtype=numpy.uint8)
+    bar = tqdm(files, desc=f"reading {description}", unit=" images", disable=None if progress else True)
+    for i, file in enumerate(bar):
+        with _open_image(file) as image:
+            found = _Format(*image.size, _PILLOW_MODES[image.mode], file)
+            if found[:3] != expected[:3]:
+                raise DataError(
+                    f"{file}: expected {width}x{height} {expected.mode} as in {expected.first}, "
+                    f"found {found.width}x{found.height} {found.mode}; give all images one size and colour mode"
+                )
+            grey_or_rgb = image if image.mode == expected.mode else image.convert(expected.mode)
+            images[i] = numpy.asarray(grey_or_rgb).reshape(height, width, channels)
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
