@@ -61,7 +61,8 @@ FACTS = """() => {
     text: article.textContent,
     formulas: all(".math").length,
     unset: all(".math").filter(e => !e.querySelector("mjx-container")).map(e => e.textContent),
-    errors: all("mjx-merror").map(e => e.getAttribute("data-mjx-error") || e.textContent),
+    // An unknown command is no error to MathJax: it shows its name in red.
+    errors: all('mjx-merror, mjx-mtext[style*="red"]').map(e => e.getAttribute("data-mjx-error") || e.textContent),
     images: all("img").map(e => ({ src: e.getAttribute("src"), width: e.naturalWidth, alt: e.alt })),
     links: all("a[href]").map(e => e.href),
     icon: document.querySelector("link[rel~=icon]")?.href,
@@ -179,6 +180,13 @@ def test_links_lead_to_pages_and_places_in_the_book(visit, bases, name):
         page = target.relative_to(HTML).with_suffix("").as_posix()
         if place and page in PAGES:
             assert unquote(place) in visit("disk", page)["ids"], link
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if (ROOT / f"{name}.ipynb").exists()])
+def test_chapter_has_its_colab_button(visit, name):
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
+    path = f"{urlsplit(repository['url']).path}/blob/{repository['branch']}/{name}.ipynb"
+    assert f"https://colab.research.google.com/github{path}" in visit("disk", name)["links"]
 
 
 @each_page
