@@ -49,14 +49,16 @@ class ConvEncoder(nn.Module):
             raise ValueError(f"images of shape {self.image_shape} are too small for padding={padding}")
         self.features = nn.Sequential(
             nn.Conv2d(channels, widths[0], 3, padding=padding),
+            nn.MaxPool2d(2),  # before ReLU: the two commute, and ReLU then has a quarter of the work
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Conv2d(widths[0], widths[1], 3, padding=padding),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
             nn.Flatten(),
             nn.Linear(widths[1] * height * width, feature_dim),
         )
+        # Same numbers, but convolution and above all max-pooling run several times faster on a CPU in this layout.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[1:] != self.image_shape:

@@ -18,9 +18,14 @@ def test_denoising_mlp_is_the_notebooks():
 
 
 def test_conv_encoder_is_the_notebooks():
-    encoder = ConvEncoder()
-    assert encoder.features[-1].in_features == 1600
-    assert encoder(torch.rand(3, 1, 28, 28)).shape == (3, 128)
+    """conv, ReLU, max-pool, twice, then linear 1600 -> 128, written out in the notebook's own order."""
+    encoder, images = ConvEncoder(), torch.rand(3, 1, 28, 28)
+    conv_1, conv_2, linear = (layer for layer in encoder.features if list(layer.parameters()))
+    assert (conv_1.out_channels, conv_2.out_channels) == (32, 64)
+    assert (linear.in_features, linear.out_features) == (1600, 128)
+    hidden = torch.max_pool2d(torch.relu(conv_1(images)), 2)
+    hidden = torch.max_pool2d(torch.relu(conv_2(hidden)), 2)
+    torch.testing.assert_close(encoder(images), linear(hidden.flatten(1)))
 
 
 @pytest.mark.parametrize("shape, padding", [((1, 8, 8), 1), ((3, 32, 32), 1), ((3, 10, 24), 0)])

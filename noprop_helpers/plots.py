@@ -1,0 +1,103 @@
+"""Figures that more than one page of the book draws, and how they look. Dark ink on white: the book's dark mode inverts.
+
+Everything takes and returns plain matplotlib objects.
+"""
+
+import io
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+# Told apart with any colour vision, and still when a dark page turns lightness round.
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#1f6aa5", "#d95f02", "#1b8a5a", "#c1272d", "#7b4fa3", "#8a8f98"
+
+
+def use_book_style() -> None:
+    """Set matplotlib's defaults for the book: readable on a phone, nothing that carries no information."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (6.4, 3.4),
+            "figure.dpi": 160,
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.titlesize": 11,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#e3e6ea",
+            "legend.frameon": False,
+            "lines.linewidth": 2,
+            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, GREY]),
+        }
+    )
+
+
+def plot_state(ax: Axes, z: Tensor, true_label: int | None = None, class_names=None) -> None:
+    """One label state z [D] as bars, a bar a class; the true class, if given, stands out."""
+    colors = [BLUE if i == true_label else GREY for i in range(len(z))]
+    ax.bar(range(len(z)), z.tolist(), color=colors)
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.set_xticks(range(len(z)), class_names or range(len(z)))
+    ax.grid(visible=False, axis="x")
+
+
+def plot_image(ax: Axes, image: Tensor) -> None:
+    """An image [C, H, W] in [0, 1]: grey ones as dark ink on white, colour ones as they are."""
+    if len(image) == 1:
+        ax.imshow(1 - image[0], cmap="gray", vmin=0, vmax=1)
+    else:
+        ax.imshow(image.permute(1, 2, 0))
+    ax.axis("off")
+
+
+def plot_predictions(images: Tensor, labels: Tensor, predicted: Tensor, class_names=None, columns: int = 6) -> Figure:
+    """Images [N, C, H, W] in a grid, each with its true and its predicted label; red where the two differ."""
+    if not len(images) == len(labels) == len(predicted) > 0:
+        raise ValueError(
+            f"expected as many labels and predictions as images, got {len(images)}, {len(labels)}, {len(predicted)}"
+        )
+    names = class_names or [str(i) for i in range(int(max(labels.max(), predicted.max())) + 1)]
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.1 * columns, 1.6 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, true, guess in zip(axes.flat, images, labels.tolist(), predicted.tolist()):
+        plot_image(ax, image)
+        color = "black" if true == guess else RED
+        ax.set_title(f"true {names[true]}\nsays {names[guess]}", color=color, loc="center", fontsize=10)
+    return figure
+
+
+def animated_png(figures: list[Figure], seconds: float = 0.6, last_seconds: float = 2.5) -> bytes:
+    """Figures of one size as the frames of an animated PNG, which every browser plays without a script.
+
+    The figures are closed. It plays three times and then rests on the last frame.
+    """
+    from PIL import Image
+
+    if not figures:
+        raise ValueError("expected at least one figure, got none")
+    frames = []
+    for figure in figures:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        plt.close(figure)
+        frames.append(Image.open(buffer).convert("RGB"))
+    result = io.BytesIO()
+    durations = [1000 * seconds] * (len(frames) - 1) + [1000 * last_seconds]
+    frames[0].save(result, format="PNG", save_all=True, append_images=frames[1:], duration=durations, loop=3)
+    return result.getvalue()
+
+
+def table(headers: list[str], rows: list[list]) -> "Markdown":
+    """A Markdown table as a cell's output. Numbers come as text, formatted by the caller."""
+    from IPython.display import Markdown
+
+    if any(len(row) != len(headers) for row in rows):
+        raise ValueError(f"expected {len(headers)} entries in every row, got {[len(row) for row in rows]}")
+    lines = [headers, ["---"] * len(headers), *rows]
+    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
