@@ -1,5 +1,7 @@
 """Image data sets as tensors: bundled digits, MNIST, Fashion-MNIST, CIFAR, and folders of your own images.
 
+::
+
     dataset = load_dataset("digits")
     dataset.train_images                    # [1437, 1, 8, 8] float32 in [0, 1]
 
@@ -80,14 +82,14 @@ _PILLOW_MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA"
 def load_dataset(name: str, root: str | os.PathLike | None = None, progress: bool = False) -> Dataset:
     """Load a data set with its training and test split.
 
-    name: `digits` (bundled with scikit-learn, needs no network), `mnist`, `fashion_mnist`, `cifar10`, `cifar100`, or
-        `folder:PATH` with images in PATH/train/CLASS/*.png (or .jpg, .jpeg) and PATH/test/CLASS/*. The images of a
-        folder have one size and are all grey or all colour; transparency is dropped. Labels follow the sorted class
-        names. A relative PATH is looked up in the current folder, then under the root.
-    root: the folder that holds torchvision's layout (`MNIST/raw/...`); by default the environment variable
-        NOPROP_DATA, else `./data`. Files that are not there are unpacked from the `.gz` files beside them or, for
-        Fashion-MNIST, from Debian's package, and otherwise downloaded.
-    progress: show a progress bar for a download and for a folder of images, if stderr is a terminal.
+    - ``name``: ``digits`` (bundled with scikit-learn, needs no network), ``mnist``, ``fashion_mnist``, ``cifar10``,
+      ``cifar100``, or ``folder:PATH`` with images in PATH/train/CLASS and PATH/test/CLASS, each a .png, .jpg or .jpeg.
+      The images of a folder have one size and are all grey or all colour; transparency is dropped. Labels follow the
+      sorted class names. A relative PATH is looked up in the current folder, then under the root.
+    - ``root``: the folder that holds torchvision's layout (``MNIST/raw/...``); by default the environment variable
+      NOPROP_DATA, else ``./data``. Files that are not there are unpacked from the ``.gz`` files beside them or, for
+      Fashion-MNIST, from Debian's package, and otherwise downloaded.
+    - ``progress``: show a progress bar for a download and for a folder of images, if stderr is a terminal.
 
     Raises DataError if the name is unknown, or the data are missing, damaged or inconsistent.
     """
@@ -146,8 +148,8 @@ def dataset_checksum(dataset: Dataset) -> str:
 def check_images(images: Tensor, labels: Tensor | None = None, num_classes: int | None = None) -> None:
     """Check that images and labels can be trained on.
 
-    images: [B, C, H, W] floating point, not empty, every value finite.
-    labels: [B] int64 in 0..num_classes-1 (at least 0 where num_classes is not given).
+    - ``images``: [B, C, H, W] floating point, not empty, every value finite
+    - ``labels``: [B] int64 in 0..num_classes-1 (at least 0 where num_classes is not given)
 
     Raises ValueError that says what was expected and what came, with the index of the first bad value.
     """

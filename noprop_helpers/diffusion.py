@@ -11,11 +11,12 @@ from torch import Tensor
 def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
     """One draw from q(z_t | u) = N(sqrt(alpha_bar_t) u, (1 - alpha_bar_t) I), any t at once (DDPM, eq. 4).
 
-    u            label embeddings, [B, D]; repeated over any leading dimensions that ``noise`` has beyond these
-    alpha_bar_t  a number, or a tensor that fits the leading dimensions of ``noise``: [B] for noise [B, D],
-                 [T] or [T, B] for noise [T, B, D] (the states of T layers at once)
-    noise        standard normal draws, [B, D] or [T, B, D]
-    returns      z_t, the shape of ``noise``
+    - ``u``: label embeddings, [B, D]; repeated over any leading dimensions that ``noise`` has beyond these
+    - ``alpha_bar_t``: a number, or a tensor that fits the leading dimensions of ``noise``: [B] for noise [B, D],
+      [T] or [T, B] for noise [T, B, D] (the states of T layers at once)
+    - ``noise``: standard normal draws, [B, D] or [T, B, D]
+
+    Returns z_t, of the shape of ``noise``.
 
     Raises ValueError on shapes that do not fit or alpha_bar outside [0, 1].
     """

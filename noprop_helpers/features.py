@@ -130,8 +130,14 @@ def encode(encoder, images: Tensor, batch_size: int = 16, progress=None) -> Tens
 
     Small chunks keep the intermediate maps in the processor's cache.
     """
-    chunks = images.split(batch_size)
-    return torch.cat([encoder(chunk) for chunk in (progress(chunks) if progress else chunks)])
+    chunks, features = images.split(batch_size), None
+    for i, chunk in enumerate(progress(chunks) if progress else chunks):
+        encoded = encoder(chunk)
+        if features is None:
+            # One block, filled in place: a list of small results kept between large temporaries fragments the heap.
+            features = encoded.new_empty(len(images), *encoded.shape[1:])
+        features[i * batch_size : (i + 1) * batch_size] = encoded
+    return features
 
 
 def _pooling_matrix(height: int, width: int, grid: int) -> Tensor:

@@ -23,15 +23,15 @@ from .schedules import alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas, p
 class NoPropDT(nn.Module):
     """Discrete-time NoProp: T layers, each trained alone to denoise the label at its own noise level.
 
-    encoder        images [B, C, H, W] -> features [B, F]
-    layers         T modules (features [B, F], z [B, D]) -> [B, K]; ``layers[t - 1]`` is layer t
-    W              label embeddings [K, D]
-    alpha_bar      schedule [T + 1]
-    train_encoder  True: the encoder learns from the sum of all layers' losses, so training is not layer-local.
-                   False: it stays as it is, and its features can be computed once.
-    objective      "cross_entropy": outputs are class scores, u_hat = softmax(outputs) @ W, loss -log p(y).
-                   "squared_error": outputs are u_hat itself (the published notebook; needs D = K).
-    levels         None: inference draws from the posterior. [T]: re-noise to these levels (see ``sample_renoise``).
+    - ``encoder``: images [B, C, H, W] -> features [B, F]
+    - ``layers``: T modules (features [B, F], z [B, D]) -> [B, K]; ``layers[t - 1]`` is layer t
+    - ``W``: label embeddings [K, D]
+    - ``alpha_bar``: schedule [T + 1]
+    - ``train_encoder``: True, the encoder learns from the sum of all layers' losses, so training is not layer-local;
+      False, it stays as it is, and its features can be computed once
+    - ``objective``: "cross_entropy", outputs are class scores, u_hat = softmax(outputs) @ W, loss -log p(y);
+      "squared_error", outputs are u_hat itself (the published notebook; needs D = K)
+    - ``levels``: None, inference draws from the posterior; [T], it re-noises to these levels (see ``sample_renoise``)
     """
 
     def __init__(
@@ -246,7 +246,7 @@ def accuracy(model: NoPropDT, images: Tensor, labels: Tensor, generator=None, la
     """Fraction of images classified correctly, by the whole chain or by one ``layer`` alone."""
     check_images(images, labels, len(model.W))
     correct = 0
-    for x, y in zip(images.split(500), labels.split(500)):
+    for x, y in zip(images.split(200), labels.split(200)):
         predicted = model.predict(x, generator) if layer is None else model.predict_alone(x, layer, generator)
         correct += int((predicted == y).sum())
     return correct / len(labels)

@@ -83,6 +83,14 @@ def test_features_hold_nothing_to_train_and_are_reproducible():
     assert torch.equal(first(images), second(images))
 
 
+def test_encode_equals_the_encoder_on_everything_at_once():
+    images, seen = torch.rand(37, 1, 8, 8, generator=generator()), []
+    features = PatchFeatures.fit(images, num_centres=4, patch_size=3, num_patches=500, generator=generator())
+    encoded = encode(features, images, batch_size=10, progress=lambda chunks: seen.append(len(chunks)) or chunks)
+    torch.testing.assert_close(encoded, features(images))
+    assert seen == [4]
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"H, W >= 6, got \[2, 1, 5, 8\]"):
         extract_patches(torch.rand(2, 1, 5, 8), 6)
