@@ -48,9 +48,9 @@ def plot_state(ax: Axes, z: Tensor, true_label: int | None = None, class_names=N
 def plot_image(ax: Axes, image: Tensor) -> None:
     """An image [C, H, W] in [0, 1]: grey ones as dark ink on white, colour ones as they are."""
     if len(image) == 1:
-        ax.imshow(1 - image[0], cmap="gray", vmin=0, vmax=1)
+        ax.imshow(1 - image[0].numpy(), cmap="gray", vmin=0, vmax=1)
     else:
-        ax.imshow(image.permute(1, 2, 0))
+        ax.imshow(image.permute(1, 2, 0).numpy())
     ax.axis("off")
 
 

@@ -69,12 +69,14 @@ def peak_memory_mib(device: torch.device | str = "cpu") -> float:
 
 
 def git_commit() -> str | None:
-    """Hash of the checkout this package lies in, with "-dirty" for uncommitted changes; None outside one."""
-    command = ["git", "-C", str(FOLDER.parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Hash of the checkout this package lies in, with "-dirty" if the package has uncommitted changes; None outside one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
+    return commit.stdout.strip() + ("-dirty" if changes.stdout else "")
 
 
 def today() -> str:
