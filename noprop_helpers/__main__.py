@@ -58,8 +58,13 @@ def progress_bar(iterable, description: str):
     return tqdm(iterable, desc=description, leave=False, disable=None)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):  # one line instead of the usage followed by the message
+        self.exit(2, f"noprop_helpers: {message} (--help lists what there is)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m noprop_helpers", description="Train and measure NoProp.")
+    parser = _Parser(prog="python -m noprop_helpers", description="Train and measure NoProp.")
     commands = parser.add_subparsers(required=True, metavar="train | record")
 
     one = commands.add_parser("train", help="train a preset and measure it on the test split")

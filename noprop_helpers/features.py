@@ -77,9 +77,12 @@ class PatchFeatures(nn.Module):
 
     def pooled(self, images: Tensor) -> Tensor:
         """Triangle activations max(0, mean distance - distance), averaged over a grid: [B, C, H, W] -> [B, k*grid*grid]."""
+        channels = len(self.patch_mean) // self.patch_size**2
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise ValueError(f"expected images [B, {channels}, H, W], as fitted, got {list(images.shape)}")
         height, width = images.shape[2] - self.patch_size + 1, images.shape[3] - self.patch_size + 1
         patches = (extract_patches(images, self.patch_size) - self.patch_mean) @ self.whitening  # [B, L, d]
-        flat = patches.flatten(0, 1)
+        flat = patches.flatten(0, 1)  # [B * L, d]
         # ||p - c||^2 as one matrix product, then in place: the [B * L, k] table is by far the largest thing here.
         distance = torch.addmm(self.centres.square().sum(1), flat, self.centres.T, alpha=-2)
         distance = distance.add_(flat.square().sum(1, keepdim=True)).clamp_(min=0).sqrt_()

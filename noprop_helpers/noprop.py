@@ -181,7 +181,8 @@ def local(images: Tensor, num_classes: int, num_steps: int = 10, generator=None)
 
 def _epochs(images: Tensor, batch_size: int, at_least: int) -> int:
     # ``at_least`` suffices on the 60,000 images of MNIST; a small data set needs some 600 updates as well.
-    return max(at_least, -(-600 * batch_size // len(images)))
+    num_batches = -(-len(images) // batch_size)
+    return max(at_least, -(-600 // num_batches))
 
 
 PRESETS = {"published": published, "shared": shared, "local": local}

@@ -129,18 +129,6 @@ def read_record(name: str, folder: str | Path = FOLDER) -> dict:
     return read_json(path)
 
 
-def lookup(record: dict, path: str):
-    """Value at a dotted path, with list positions as numbers: lookup(r, "summary.test_accuracy.mean")."""
-    value = record
-    for key in path.split("."):
-        try:
-            value = value[int(key)] if isinstance(value, list) else value[key]
-        except (KeyError, IndexError, ValueError, TypeError):
-            known = sorted(value) if isinstance(value, dict) else f"0..{len(value) - 1}" if isinstance(value, list) else "none"
-            raise ValueError(f"record has no {path!r}: {key!r} not found, there are: {known}") from None
-    return value
-
-
 def percent(summary: dict, digits: int = 2) -> str:
     """A mean fraction with its standard error as text: "99.21 ± 0.03 %", or without ± for one run."""
     mean, error = 100 * summary["mean"], summary["standard_error"]

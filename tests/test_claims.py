@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from noprop_helpers.records import lookup, read_record
+from noprop_helpers.records import read_record
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "book").glob("*.ipynb"))]
@@ -28,6 +28,13 @@ def prose(path):
     text = re.sub(r"^(```+).*?^\1", "", text, flags=re.S | re.M)
     text = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$", "", text, flags=re.S)
     return re.sub(r"`[^`\n]*`", "", text)
+
+
+def lookup(record, path):
+    """Value at a dotted path; list positions are numbers."""
+    for key in path.split("."):
+        record = record[int(key)] if isinstance(record, list) else record[key]
+    return record
 
 
 def wrong_claims(text, read=read_record):

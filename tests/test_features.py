@@ -96,3 +96,6 @@ def test_errors():
         extract_patches(torch.rand(2, 1, 5, 8), 6)
     with pytest.raises(ValueError, match=r"N >= 10 points, got \[4, 2\]"):
         kmeans(torch.rand(4, 2), 10)
+    features = PatchFeatures.fit(torch.rand(9, 1, 8, 8), num_centres=4, patch_size=3, num_patches=90)
+    with pytest.raises(ValueError, match=r"\[B, 1, H, W\], as fitted, got \[2, 3, 8, 8\]"):
+        features(torch.rand(2, 3, 8, 8))

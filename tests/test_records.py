@@ -49,15 +49,6 @@ def test_check_writable(tmp_path, name, message):
         records.check_writable(tmp_path / name)
 
 
-def test_lookup_names_what_there_is():
-    record = {"summary": {"accuracy": [{"mean": 0.5}]}}
-    assert records.lookup(record, "summary.accuracy.0.mean") == 0.5
-    with pytest.raises(ValueError, match=r"'loss' not found, there are: \['accuracy'\]"):
-        records.lookup(record, "summary.loss")
-    with pytest.raises(ValueError, match=r"'3' not found, there are: 0\.\.0"):
-        records.lookup(record, "summary.accuracy.3")
-
-
 def test_a_missing_record_names_its_command(tmp_path):
     with pytest.raises(ValueError, match="record mnist_shared"):
         records.read_record("mnist_shared", tmp_path)
