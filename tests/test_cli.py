@@ -29,6 +29,22 @@ def test_train_prints_one_line_and_writes_json(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
 
 
+def test_a_terminal_gets_a_progress_bar():
+    master, slave = os.openpty()
+    command = [sys.executable, "-m", "noprop_helpers", "train", "--epochs", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, text=True)
+    os.close(slave)  # the child holds its own copy; when it ends, reading here ends
+    shown = b""
+    try:
+        while part := os.read(master, 4096):
+            shown += part
+    except OSError:  # how Linux reports that a terminal's other end is gone
+        pass
+    os.close(master)
+    assert process.wait() == 0 and b"epoch 1/2" in shown and b"epoch 2/2" in shown
+    assert len(process.stdout.read().splitlines()) == 1
+
+
 def test_same_seed_same_result_other_seed_another(tmp_path):
     results = []
     for seed in ("1", "1", "2"):
