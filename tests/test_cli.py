@@ -1,7 +1,10 @@
+import fcntl
 import json
 import os
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 import torch
@@ -31,6 +34,7 @@ def test_train_prints_one_line_and_writes_json(tmp_path):
 
 def test_a_terminal_gets_a_progress_bar():
     master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # a new pseudo-terminal has no width, and a bar of width 0 does not show
     command = [sys.executable, "-m", "noprop_helpers", "train", "--epochs", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, text=True)
     os.close(slave)  # the child holds its own copy; when it ends, reading here ends
