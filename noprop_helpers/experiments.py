@@ -77,7 +77,8 @@ def published_loop(
         u = nn.functional.one_hot(labels, mlps[0].embed_dim).float()
         z = forward_chain(u, alphas, generator)  # [T + 1, B, D]
         features = cnn(images)
-        loss = sum(((mlp(features, z[t + 1]) - u) ** 2).mean() for t, mlp in enumerate(mlps))
+        guesses = [mlp(features, z[t + 1]) for t, mlp in enumerate(mlps)]
+        loss = sum(((u_hat - u) ** 2).mean() for u_hat in guesses)
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss.backward()

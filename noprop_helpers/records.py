@@ -130,9 +130,10 @@ def read_record(name: str, folder: str | Path = FOLDER) -> dict:
 
 
 def percent(summary: dict, digits: int = 2) -> str:
-    """A mean fraction with its standard error as text: "99.21 ± 0.03 %", or without ± for one run."""
+    """A mean fraction with its standard error as text that does not break: "99.21 ± 0.03 %"; no ± for one run."""
     mean, error = 100 * summary["mean"], summary["standard_error"]
-    return f"{mean:.{digits}f} %" if error is None else f"{mean:.{digits}f} ± {100 * error:.{digits}f} %"
+    text = f"{mean:.{digits}f} %" if error is None else f"{mean:.{digits}f} ± {100 * error:.{digits}f} %"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _version(package: str) -> str | None:

@@ -16,11 +16,12 @@ def test_mean_and_standard_error_by_hand():
 
 def test_one_value_has_no_standard_error():
     assert records.mean_and_standard_error([0.5]) == {"mean": 0.5, "standard_error": None, "n": 1}
-    assert records.percent({"mean": 0.5, "standard_error": None}) == "50.00 %"
+    assert records.percent({"mean": 0.5, "standard_error": None}) == "50.00\N{NO-BREAK SPACE}%"
 
 
 def test_percent_text():
-    assert records.percent({"mean": 0.99214, "standard_error": 0.00031}) == "99.21 ± 0.03 %"
+    text = records.percent({"mean": 0.99214, "standard_error": 0.00031})
+    assert text.replace("\N{NO-BREAK SPACE}", " ") == "99.21 ± 0.03 %" and " " not in text
 
 
 def test_summarize_follows_the_structure():
