@@ -46,7 +46,10 @@ class ConvEncoder(nn.Module):
         for _ in range(2):  # conv 3x3, then max-pool 2
             height, width = (height + 2 * padding - 2) // 2, (width + 2 * padding - 2) // 2
         if min(height, width) < 1:
-            raise ValueError(f"images of shape {self.image_shape} are too small for padding={padding}")
+            raise ValueError(
+                f"images of shape {self.image_shape} are too small for padding={padding}: "
+                "expected sides of at least 10 pixels with padding=0, 4 with padding=1"
+            )
         self.features = nn.Sequential(
             nn.Conv2d(channels, widths[0], 3, padding=padding),
             nn.MaxPool2d(2),  # before ReLU: the two commute, and ReLU then has a quarter of the work

@@ -1,12 +1,15 @@
 """Each leaf module is one file to copy: it must import, and work, alone in an empty folder."""
 
 import ast
+import doctest
+import importlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 PACKAGE = Path(__file__).parent.parent / "noprop_helpers"
 USES = {
@@ -43,3 +46,8 @@ def test_imports_torch_and_the_standard_library_only(name):
         for module in modules:
             root = module.split(".")[0]
             assert root == "torch" or root in sys.stdlib_module_names, f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("name", USES)
+def test_examples_in_docstrings_are_true(name):
+    assert doctest.testmod(importlib.import_module(f"noprop_helpers.{name}"), extraglobs={"torch": torch}).failed == 0
