@@ -155,7 +155,8 @@ def test_mathematics_is_typeset(visit, source, name):
 
 @each_source
 def test_chapters_have_mathematics(visit, source):
-    assert all(visit(source, name)["formulas"] for name in PAGES if (ROOT / f"{name}.ipynb").exists())
+    chapters = [name for name in PAGES if re.match(r"book/\d", name)]
+    assert chapters and all(visit(source, name)["formulas"] for name in chapters)
 
 
 @each_source
