@@ -77,6 +77,9 @@ def test_a_trained_encoder_is_trained_and_a_frozen_one_is_not(digits):
         before = copy.deepcopy(encoder.state_dict())
         layers = [DenoisingMLP(16, K, K, hidden_dim=8) for _ in range(T)]
         model = NoPropDT(encoder, layers, torch.eye(K), cosine_alpha_bar(T), train_encoder=train_encoder)
+        model.loss(images, labels, generator()).backward()
+        assert all((p.grad is not None) == train_encoder for p in encoder.parameters())
+        model.zero_grad()
         fit(model, images, labels, epochs=1, generator=generator())
         moved = any(not torch.equal(before[key], value) for key, value in encoder.state_dict().items())
         assert moved == train_encoder == (not model.layer_local)
