@@ -153,6 +153,11 @@ def test_mathematics_is_typeset(visit, source, name):
     assert not re.search(r"\$[^$\n]+\$|\$\$|\\\(|\\\[|\\begin\{", facts["text"])
 
 
+def test_no_page_names_the_folder_it_was_built_in():
+    pages = list(HTML.rglob("*.html"))
+    assert pages and [page.name for page in pages if str(ROOT) in page.read_text()] == []
+
+
 @each_source
 def test_chapters_have_mathematics(visit, source):
     chapters = [name for name in PAGES if re.match(r"book/\d", name)]
