@@ -60,7 +60,7 @@ class ConvEncoder(nn.Module):
             nn.Flatten(),
             nn.Linear(widths[1] * height * width, feature_dim),
         )
-        # Same numbers, but convolution and above all max-pooling run several times faster on a CPU in this layout.
+        # Same numbers; a CPU runs convolution and above all max-pooling faster in this layout.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ def published(images: Tensor, num_classes: int, num_steps: int = 10, generator=N
 
 
 def shared(images: Tensor, num_classes: int, num_steps: int = 10, generator=None) -> Recipe:
-    """One encoder trained by all layers: the best accuracy for the time, and not layer-local."""
+    """One encoder trained by all layers, and so not layer-local."""
     model = NoPropDT(
         nn.Sequential(Standardize.fit(images, (0, 2, 3)), ConvEncoder(images.shape[1:], padding=1)),
         [DenoisingMLP(128, num_classes, num_classes) for _ in range(num_steps)],
