@@ -10,7 +10,7 @@ from tqdm import tqdm
 from . import records
 from .data import load_dataset
 from .experiments import EXPERIMENTS, record, train_preset
-from .noprop import PRESETS
+from .training import PRESETS
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,6 +4,8 @@ Time counts noise; ``alphas`` has shape [T] and ``alpha_bar`` shape [T + 1] (see
 from the caller or from an explicit ``generator``; dtype and device follow the label embedding.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,9 @@ def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
     Raises ValueError on shapes that do not fit or alpha_bar outside [0, 1].
     """
     if u.ndim < 2 or noise.shape[-u.ndim :] != u.shape:
-        raise ValueError(f"noise must end in the shape of u, {list(u.shape)} (at least [B, D]), got {list(noise.shape)}")
+        raise ValueError(
+            f"noise must end in the shape of u, {list(u.shape)} (at least [B, D]), got {list(noise.shape)}"
+        )
     alpha_bar_t = torch.as_tensor(alpha_bar_t, device=noise.device)
     if alpha_bar_t.shape != noise.shape[: alpha_bar_t.ndim]:
         raise ValueError(
@@ -34,6 +38,34 @@ def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
     alpha_bar_t = alpha_bar_t.reshape(alpha_bar_t.shape + (1,) * (noise.ndim - alpha_bar_t.ndim))
     signal, sigma = alpha_bar_t.sqrt().to(u.dtype), (1 - alpha_bar_t).sqrt().to(u.dtype)
     return signal * u + sigma * noise
+
+
+class FlowPath(NamedTuple):
+    """A state on a straight path and how fast it moves: ``z`` and ``velocity`` dz/dt, both [B, D]."""
+
+    z: Tensor
+    velocity: Tensor
+
+
+def flow_path(u: Tensor, t: Tensor | float, noise: Tensor, jitter: Tensor | None = None) -> FlowPath:
+    """The straight path of flow matching from label to noise: z_t = (1 - t) u + t noise (paper, eq. 10-11).
+
+    - ``u``: label embeddings, where the path is at t = 0, [B, D]
+    - ``t``: time in [0, 1], a number or [B]
+    - ``noise``: where the path ends, at t = 1, [B, D]
+    - ``jitter``: sigma times standard normal draws, [B, D], if the path is to have the paper's width sigma; else none
+
+    The velocity dz/dt = noise - u does not depend on t. The paper's time runs the other way: its target is u - noise.
+    Raises ValueError on shapes that do not fit.
+    """
+    t = torch.as_tensor(t, dtype=u.dtype, device=u.device)
+    if u.ndim != 2 or noise.shape != u.shape or t.shape not in ((), u.shape[:1]):
+        raise ValueError(
+            f"expected u and noise [B, D], t a number or [B]; got {list(u.shape)}, {list(noise.shape)}, {list(t.shape)}"
+        )
+    t = t.unsqueeze(-1)
+    z = (1 - t) * u + t * noise
+    return FlowPath(z if jitter is None else z + jitter, noise - u)
 
 
 def forward_chain(u: Tensor, alphas: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -64,7 +96,8 @@ def kl_to_prior(u: Tensor, alpha_bar_T: Tensor | float) -> Tensor:
     Raises ValueError unless u is a matrix and alpha_bar_T is one number in [0, 1).
     """
     alpha_bar_T = torch.as_tensor(alpha_bar_T, dtype=u.dtype, device=u.device)
-    if u.ndim != 2 or alpha_bar_T.ndim != 0 or not 0 <= alpha_bar_T < 1:
+    on_cpu = alpha_bar_T.device.type == "cpu"  # elsewhere a look at the value would stall the queue
+    if u.ndim != 2 or alpha_bar_T.ndim != 0 or (on_cpu and not 0 <= alpha_bar_T < 1):
         raise ValueError(
             f"expected u of shape [B, D] and one alpha_bar_T in [0, 1), got u {list(u.shape)}, alpha_bar_T {alpha_bar_T}"
         )

@@ -18,6 +18,39 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return torch.nn.functional.one_hot(labels, num_classes).float()
 
 
+def gaussian(num_classes: int, embed_dim: int, generator: torch.Generator | None = None) -> Tensor:
+    """Random rows of squared length about 1: a table [K, D] with independent entries N(0, 1/D)."""
+    return torch.randn(num_classes, embed_dim, generator=generator) / embed_dim**0.5
+
+
+def orthogonal(num_classes: int, embed_dim: int, generator: torch.Generator | None = None) -> Tensor:
+    """Random orthonormal rows: a table [K, D] with W @ W.T = I. Raises ValueError unless D >= K."""
+    if embed_dim < num_classes:
+        raise ValueError(f"{num_classes} orthogonal rows need embed_dim >= {num_classes}, got {embed_dim}")
+    basis, triangle = torch.linalg.qr(torch.randn(embed_dim, num_classes, generator=generator))
+    # QR alone favours some directions; the signs of the diagonal make every rotation as likely (Mezzadri, 2007).
+    return (basis * triangle.diagonal().sign()).T.contiguous()
+
+
+@torch.no_grad()
+def prototypes(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Each class's medoid: its image with the smallest median distance to all images of the class (paper, section 4).
+
+    images [N, C, H, W], labels [N], training split only -> [K, C*H*W], rows as the images are given (standardise first
+    if the network sees standardised pixels). Raises ValueError where a class has no image.
+    """
+    if images.ndim != 4 or labels.shape != (len(images),):
+        raise ValueError(f"expected images [N, C, H, W] and labels [N], got {list(images.shape)}, {list(labels.shape)}")
+    rows = []
+    for k in range(num_classes):
+        own = images[labels == k].flatten(1)  # [n, C*H*W]
+        if len(own) == 0:
+            raise ValueError(f"class {k} has no image to be its prototype")
+        medians = [torch.cdist(chunk, own).median(1).values for chunk in own.split(1000)]
+        rows.append(own[torch.cat(medians).argmin()])
+    return torch.stack(rows)
+
+
 def nearest_class(z: Tensor, W: Tensor) -> Tensor:
     """The class whose embedding is nearest to each state (squared distance): z [B, D], W [K, D] -> [B] int64.
 

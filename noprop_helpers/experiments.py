@@ -12,7 +12,8 @@ from .blocks import ConvEncoder, DenoisingMLP, Standardize
 from .data import Dataset, dataset_checksum, load_dataset
 from .diffusion import forward_chain
 from .features import encode
-from .noprop import PRESETS, NoPropDT, accuracy, fit
+from .noprop import NoPropDT
+from .training import PRESETS, accuracy, fit
 from .schedules import alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas
 
 
@@ -53,7 +54,7 @@ def train_preset(
     test = dataset.test_images.to(device), dataset.test_labels.to(device)
     result = {
         "test_accuracy": accuracy(model, *test, generator),
-        "top_layer_accuracy": accuracy(model, *test, generator, layer=model.num_steps),
+        "top_layer_accuracy": accuracy(model, *test, generator, layer=model.num_layers),
         "train_seconds": seconds,
         "seed": seed,
         **settings,
@@ -161,7 +162,7 @@ def run_audit(dataset: Dataset, seed: int, device: str, progress) -> dict:
             "epochs": step.epochs,
             "test_accuracy": accuracy(model, *test, generator),
             "test_accuracy_after_epoch": curve,
-            "layer_alone_accuracy": [accuracy(model, *test, generator, layer=t) for t in range(1, model.num_steps + 1)],
+            "layer_alone_accuracy": [accuracy(model, *test, generator, layer=t) for t in range(1, model.num_layers + 1)],
             "summed_loss_by_epoch": losses.sum(1).tolist(),
         }
     return result

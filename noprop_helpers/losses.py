@@ -28,6 +28,23 @@ def dt_loss(u_hat: Tensor, u: Tensor, snr_weight: Tensor | float, num_steps: int
     return weight.unsqueeze(-1) * (u_hat - u).square().sum(-1)
 
 
+def ct_loss(u_hat: Tensor, u: Tensor, snr_rate: Tensor, eta: float = 1.0) -> Tensor:
+    """Denoising term of NoProp-CT: 1/2 * eta * (-SNR'(t)) * ||u_hat - u||^2 (paper, eq. 9; there time runs the other way).
+
+    u_hat, u [B, D]; snr_rate [B] holds -SNR'(t) >= 0, how fast the signal fades at each sample's time -> [B].
+    """
+    _check_target("u_hat", u_hat, u)
+    if snr_rate.shape != u.shape[:1]:
+        raise ValueError(f"snr_rate must have shape [{len(u)}], one rate per sample, got {list(snr_rate.shape)}")
+    return 0.5 * eta * snr_rate * (u_hat - u).square().sum(-1)
+
+
+def fm_loss(v_hat: Tensor, velocity: Tensor) -> Tensor:
+    """Flow matching: ||v_hat - velocity||^2 (paper, eq. 12). v_hat, velocity [B, D] -> [B]."""
+    _check_target("v_hat", v_hat, velocity)
+    return (v_hat - velocity).square().sum(-1)
+
+
 def readout_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy -log softmax(logits)[y] in nats: logits [..., B, K], labels [B] -> [..., B] (paper, eq. 14)."""
     if labels.ndim != 1 or logits.ndim < 2 or logits.shape[-2] != len(labels):

@@ -1,36 +1,87 @@
-"""NoProp-DT composed from the leaf modules: the model, its training, and three ready presets.
+"""The three NoProp models composed from the leaf modules: discrete time, continuous time, flow matching.
 
 Data flows one way: images -> encoder -> features; labels -> embeddings -> noised states; layers map both to a denoised
-label; a loss per layer to train, a sampler over the layers to predict.
+label; a loss per layer to train, a sampler over the layers to predict. All models, the baseline included, offer
+
+- ``num_layers``, how many parts train apart from one another: T, or 1 where one block serves all times
+- ``layer_loss(t, features, labels, generator) -> [B]``, the loss of part t alone
+- ``loss(images, labels, generator)``, their sum over parts, mean over the batch; ``predict(images, generator) -> [B]``
+- ``save(path)`` and ``load(path)``
 """
 
-from typing import Callable, NamedTuple
+from pathlib import Path
+from typing import Callable
 
 import torch
 from torch import Tensor, nn
 
-from .blocks import ConvEncoder, DenoisingMLP, Standardize, expected_embedding
+from . import checkpoints
+from .backprop import BackpropNet, NeuralODE
+from .blocks import expected_embedding
 from .data import check_images
-from .diffusion import q_sample
+from .diffusion import flow_path, kl_to_prior, q_sample
 from .embeddings import nearest_class
-from .features import PatchFeatures, encode
-from .layerwise import LayerStack, fit_stack
-from .losses import readout_loss, squared_error
-from .samplers import sample_posterior, sample_renoise
-from .schedules import alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas, posterior_coefficients
+from .losses import ct_loss, dt_loss, fm_loss, readout_loss, squared_error
+from .samplers import sample_euler, sample_posterior, sample_renoise
+from .schedules import LearnedGamma, posterior_coefficients, snr_weights
 
 
-class NoPropDT(nn.Module):
+class _Model(nn.Module):
+    """What the models share: label embeddings, given or learned, and files of weights."""
+
+    num_layers = 1
+
+    def __init__(self, encoder: nn.Module, W: Tensor, train_encoder: bool = False):
+        super().__init__()
+        self.encoder, self.train_encoder = encoder.requires_grad_(train_encoder), train_encoder
+        if isinstance(W, nn.Parameter):
+            self.W = W
+        else:
+            self.register_buffer("W", W)
+
+    def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Sum over layers of the batch-mean loss: images [B, C, H, W], labels [B] -> scalar."""
+        check_images(images, labels, len(self.W))
+        features = self.encoder(images)
+        losses = [self.layer_loss(t, features, labels, generator).mean() for t in range(1, self.num_layers + 1)]
+        return torch.stack(losses).sum()
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights to a file that ``load`` reads without executing anything in it."""
+        checkpoints.save(path, {"model": type(self).__name__, "state": self.state_dict()})
+
+    def load(self, path: str | Path) -> "_Model":
+        """Take the weights from a file that ``save`` wrote for a model built alike. Returns the model itself."""
+        content = checkpoints.load(path, self.W.device)
+        if content.get("model") != type(self).__name__:
+            raise ValueError(f"{path} holds a {content.get('model')}, expected a {type(self).__name__}")
+        checkpoints.load_state(self, content["state"], path)
+        return self
+
+    def _expected(self, scores: Tensor) -> Tensor:
+        """u_hat from class scores [..., B, K], in full precision also where autocast is on."""
+        with torch.autocast(self.W.device.type, enabled=False):
+            return expected_embedding(scores.float(), self.W)
+
+    def _noise(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
+        """Standard normal label states [B, D]."""
+        return torch.randn(batch_size, self.W.shape[1], generator=generator, device=self.W.device)
+
+
+class NoPropDT(_Model):
     """Discrete-time NoProp: T layers, each trained alone to denoise the label at its own noise level.
 
     - ``encoder``: images [B, C, H, W] -> features [B, F]
     - ``layers``: T modules (features [B, F], z [B, D]) -> [B, K]; ``layers[t - 1]`` is layer t
-    - ``W``: label embeddings [K, D]
+    - ``W``: label embeddings [K, D]; an ``nn.Parameter`` if they are to be learned
     - ``alpha_bar``: schedule [T + 1]
     - ``train_encoder``: True, the encoder learns from the sum of all layers' losses, so training is not layer-local;
       False, it stays as it is, and its features can be computed once
     - ``objective``: "cross_entropy", outputs are class scores, u_hat = softmax(outputs) @ W, loss -log p(y);
-      "squared_error", outputs are u_hat itself (the published notebook; needs D = K)
+      "squared_error", outputs are u_hat itself (the published notebook; needs D = K);
+      "elbo", the paper's eq. 8: u_hat as for cross_entropy, SNR-weighted squared error, read-out and prior
+    - ``readout``: for "elbo", a module (z_0 [B, D], W) -> class scores [B, K]; it also decides what is predicted
+    - ``eta``: for "elbo", weight of the denoising term (0.1 in the paper)
     - ``levels``: None, inference draws from the posterior; [T], it re-noises to these levels (see ``sample_renoise``)
     """
 
@@ -41,57 +92,72 @@ class NoPropDT(nn.Module):
         W: Tensor,
         alpha_bar: Tensor,
         *,
-        train_encoder: bool,
+        train_encoder: bool = False,
         objective: str = "cross_entropy",
+        readout: nn.Module | None = None,
+        eta: float = 0.1,
         levels: Tensor | None = None,
     ):
-        super().__init__()
+        super().__init__(encoder, W, train_encoder)
         if len(alpha_bar) != len(layers) + 1:
             raise ValueError(f"{len(layers)} layers need alpha_bar [{len(layers) + 1}], got {list(alpha_bar.shape)}")
-        if objective not in ("cross_entropy", "squared_error"):
-            raise ValueError(f"objective must be cross_entropy or squared_error, got {objective!r}")
+        if objective not in ("cross_entropy", "squared_error", "elbo"):
+            raise ValueError(f"objective must be cross_entropy, squared_error or elbo, got {objective!r}")
+        if (objective == "elbo") != (readout is not None):
+            raise ValueError("the objective elbo needs a readout, and no other objective takes one")
         if levels is not None and len(levels) != len(layers):
             raise ValueError(f"expected one level per layer, [{len(layers)}], got {list(levels.shape)}")
-        self.encoder = encoder.requires_grad_(train_encoder)
-        self.layers = nn.ModuleList(layers)
-        self.train_encoder, self.objective = train_encoder, objective
-        self.register_buffer("W", W)
+        self.layers, self.readout = nn.ModuleList(layers), readout
+        self.objective, self.eta = objective, eta
         # Tables stay float64 on the CPU: the samplers read them as numbers, whatever device the model is on.
         self.alpha_bar = alpha_bar.double()
         self.levels = levels
         self.posterior = posterior_coefficients(alpha_bar) if levels is None else None
+        # What training reads at every step lives beside the weights.
+        self.register_buffer("_signal", alpha_bar.float(), persistent=False)
+        weights = snr_weights(alpha_bar) if objective == "elbo" else torch.ones(len(layers))
+        self.register_buffer("_weights", weights.float(), persistent=False)
 
     @property
-    def num_steps(self) -> int:
+    def num_layers(self) -> int:
         return len(self.layers)
 
     @property
     def layer_local(self) -> bool:
-        """Whether no parameter is trained by more than one layer's loss."""
-        return not self.train_encoder
+        """Whether no parameter that a layer's output depends on is trained by more than one layer's loss."""
+        return not self.train_encoder and not self.W.requires_grad
 
     def noised_states(self, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A fresh z_t ~ q(z_t | u_y) for every layer: labels [B] -> [T, B, D]; entry t - 1 is layer t's input."""
         u = self.W[labels]  # [B, D]
-        noise = torch.randn(self.num_steps, *u.shape, generator=generator, device=u.device)
-        return q_sample(u, self.alpha_bar[1:].to(u), noise)
+        noise = torch.randn(self.num_layers, *u.shape, generator=generator, device=u.device)
+        return q_sample(u, self._signal[1:], noise)
 
     def denoised(self, outputs: Tensor) -> Tensor:
         """Layer outputs [..., B, K] -> u_hat [..., B, D]."""
-        return outputs if self.objective == "squared_error" else expected_embedding(outputs, self.W)
+        return outputs if self.objective == "squared_error" else self._expected(outputs)
 
-    def layer_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Per-sample loss of each layer: outputs [..., B, K], labels [B] -> [..., B]."""
+    def layer_losses(self, outputs: Tensor, labels: Tensor, t: int | None = None) -> Tensor:
+        """Per-sample loss of all layers' outputs [T, B, K] -> [T, B], or of layer t's [B, K] -> [B]; labels [B]."""
         if self.objective == "squared_error":
             return squared_error(outputs, self.W[labels])
-        return readout_loss(outputs, labels)
+        if self.objective == "cross_entropy":
+            return readout_loss(outputs, labels)
+        weights = self._weights if t is None else self._weights[t - 1]
+        return dt_loss(self.denoised(outputs), self.W[labels], weights, self.num_layers, self.eta)
 
-    def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Sum over layers of the batch-mean loss: images [B, C, H, W], labels [B] -> scalar."""
-        check_images(images, labels, len(self.W))
-        features, z = self.encoder(images), self.noised_states(labels, generator)
-        outputs = torch.stack([layer(features, z_t) for layer, z_t in zip(self.layers, z)])  # [T, B, K]
-        return self.layer_losses(outputs, labels).mean(-1).sum()
+    def label_loss(self, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The two terms of eq. 8 that no layer enters: read-out of a sampled z_0, divergence of z_T: labels [B] -> [B]."""
+        u = self.W[labels]
+        z_0 = q_sample(u, self._signal[0], self._noise(len(u), generator))
+        return readout_loss(self.readout(z_0, self.W), labels) + kl_to_prior(u, self._signal[-1])
+
+    def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Loss of layer t alone, at a freshly noised state: features [B, F], labels [B] -> [B]."""
+        u = self.W[labels]
+        z_t = q_sample(u, self._signal[t], self._noise(len(u), generator))
+        loss = self.layer_losses(self.layers[t - 1](features, z_t), labels, t)
+        return loss + self.label_loss(labels, generator) if self.objective == "elbo" else loss
 
     @torch.no_grad()
     def predict(self, images: Tensor, generator: torch.Generator | None = None, callback: Callable | None = None):
@@ -100,8 +166,7 @@ class NoPropDT(nn.Module):
         ``callback(t, z, u_hat)`` sees every new state, as in the samplers.
         """
         check_images(images)
-        features = self.encoder(images)
-        z = torch.randn(len(images), self.W.shape[1], generator=generator, device=images.device)
+        features, z = self.encoder(images), self._noise(len(images), generator)
 
         def denoise(t: int, z: Tensor) -> Tensor:
             return self.denoised(self.layers[t - 1](features, z))
@@ -110,7 +175,11 @@ class NoPropDT(nn.Module):
             z = sample_renoise(denoise, z, self.levels, generator, callback)
         else:
             z = sample_posterior(denoise, z, *self.posterior, generator, callback)
-        return nearest_class(z, self.W)
+        return self.classify(z)
+
+    def classify(self, z: Tensor) -> Tensor:
+        """Class of a clean state: what the readout says, else the nearest embedding. z [B, D] -> [B] int64."""
+        return nearest_class(z, self.W) if self.readout is None else self.readout(z, self.W).argmax(1)
 
     @torch.no_grad()
     def predict_alone(self, images: Tensor, t: int, generator: torch.Generator | None = None) -> Tensor:
@@ -119,135 +188,166 @@ class NoPropDT(nn.Module):
         For the top layer, t = T, pure noise is the usual input: this is inference stopped after one step.
         """
         check_images(images)
-        z = torch.randn(len(images), self.W.shape[1], generator=generator, device=images.device)
-        return nearest_class(self.denoised(self.layers[t - 1](self.encoder(images), z)), self.W)
+        z = self._noise(len(images), generator)
+        return self.classify(self.denoised(self.layers[t - 1](self.encoder(images), z)))
 
 
-class Recipe(NamedTuple):
-    """A model with the settings that train it well."""
+class NoPropCT(_Model):
+    """Continuous-time NoProp: one block, told the time, denoises at every noise level; the schedule is learned.
 
-    model: NoPropDT
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    one_cycle: bool  # rise to learning_rate and fall to 0 over the run (Smith & Topin, 2019); else constant
-
-
-def published(images: Tensor, num_classes: int, num_steps: int = 10, generator=None) -> Recipe:
-    """The published notebook's algorithm as it is: frozen random CNN, raw pixels, squared error, linear schedule
-    from 1.0, inference re-noised to alpha. Images under 10 pixels, which the notebook never met, are padded."""
-    alphas = linear_alphas(num_steps)
-    encoder = ConvEncoder(images.shape[1:], padding=0 if min(images.shape[2:]) >= 10 else 1)
-    model = NoPropDT(
-        encoder,
-        [DenoisingMLP(128, num_classes, num_classes) for _ in range(num_steps)],
-        torch.eye(num_classes),
-        alpha_bar_from_alphas(alphas),
-        train_encoder=False,
-        objective="squared_error",
-        levels=alphas,
-    )
-    return Recipe(model, epochs=50, batch_size=128, learning_rate=1e-3, one_cycle=False)
-
-
-def shared(images: Tensor, num_classes: int, num_steps: int = 10, generator=None) -> Recipe:
-    """One encoder trained by all layers, and so not layer-local."""
-    model = NoPropDT(
-        nn.Sequential(Standardize.fit(images, (0, 2, 3)), ConvEncoder(images.shape[1:], padding=1)),
-        [DenoisingMLP(128, num_classes, num_classes) for _ in range(num_steps)],
-        torch.eye(num_classes),
-        cosine_alpha_bar(num_steps),
-        train_encoder=True,
-    )
-    return Recipe(model, _epochs(images, 128, at_least=2), batch_size=128, learning_rate=4e-3, one_cycle=True)
-
-
-def local(images: Tensor, num_classes: int, num_steps: int = 10, generator=None) -> Recipe:
-    """Nothing trained across layers: k-means patch features fitted without gradient, and T independent layers."""
-    small = min(images.shape[2:]) < 20
-    encoder = PatchFeatures.fit(
-        images, num_centres=100 if small else 400, patch_size=3 if small else 6, generator=generator
-    )
-    feature_dim = encoder.projection.shape[1]
-    model = NoPropDT(
-        encoder,
-        [DenoisingMLP(feature_dim, num_classes, num_classes) for _ in range(num_steps)],
-        torch.eye(num_classes),
-        cosine_alpha_bar(num_steps),
-        train_encoder=False,
-    )
-    return Recipe(model, _epochs(images, 256, at_least=5), batch_size=256, learning_rate=4e-3, one_cycle=True)
-
-
-def _epochs(images: Tensor, batch_size: int, at_least: int) -> int:
-    # ``at_least`` suffices on the 60,000 images of MNIST; a small data set needs some 600 updates as well.
-    num_batches = -(-len(images) // batch_size)
-    return max(at_least, -(-600 // num_batches))
-
-
-PRESETS = {"published": published, "shared": shared, "local": local}
-
-
-def fit(
-    model: NoPropDT,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    epochs: int,
-    batch_size: int = 128,
-    learning_rate: float = 1e-3,
-    one_cycle: bool = False,
-    generator: torch.Generator | None = None,
-    progress: Callable | None = None,
-    after_epoch: Callable[[int], None] | None = None,
-) -> Tensor:
-    """Train with Adam, all layers at once: images [N, C, H, W], labels [N] -> mean loss per epoch and layer [epochs, T].
-
-    A frozen encoder is run over the images once. ``generator`` (on the images' device) orders the batches and draws the
-    noise. ``progress(iterable, description)`` may wrap long loops; ``after_epoch(epoch)`` sees the updated model.
+    - ``encoder``: applied to the images first and never trained, e.g. ``Standardize``
+    - ``block``: with ``encode(images) -> [B, F]`` and ``head(features, z [B, D], t [B]) -> [B, K]``, as ``TimedConvBlock``
+    - ``W``: label embeddings [K, D]; an ``nn.Parameter`` if they are to be learned
+    - ``gamma``: the schedule; ``readout``: (z_0 [B, D], W) -> class scores [B, K]; ``eta`` as in eq. 9
+    - ``num_steps``: Euler steps of inference (1000 in the paper)
     """
-    check_images(images, labels, len(model.W))
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(f"epochs and batch_size must be at least 1, got {epochs} and {batch_size}")
-    progress = progress or (lambda iterable, description: iterable)
-    inputs = images if model.train_encoder else encode_images(model.encoder, images, progress)
-    stack = LayerStack(model.layers)
-    parameters = [*stack.parameters(), *(p for p in model.encoder.parameters() if p.requires_grad)]
-    optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
-    num_batches = -(-len(images) // batch_size)
-    scheduler = None
-    if one_cycle:
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * num_batches)
 
-    def batches(epoch: int):
-        order = torch.randperm(len(images), generator=generator, device=images.device).split(batch_size)
-        for index in progress(order, f"epoch {epoch}/{epochs}"):
-            x, y = inputs[index], labels[index]
-            yield (model.encoder(x) if model.train_encoder else x), model.noised_states(y, generator), y
+    def __init__(
+        self,
+        encoder: nn.Module,
+        block: nn.Module,
+        W: Tensor,
+        gamma: LearnedGamma,
+        readout: nn.Module,
+        *,
+        eta: float = 1.0,
+        num_steps: int = 1000,
+    ):
+        super().__init__(encoder, W)
+        self.block, self.gamma, self.readout = block, gamma, readout
+        self.eta, self.num_steps = eta, num_steps
 
-    history = []
-    for epoch in range(1, epochs + 1):
-        model.train()
-        losses = fit_stack(stack, optimizer, batches(epoch), model.layer_losses, scheduler.step if scheduler else None)
-        stack.copy_to(model.layers)
-        model.eval()
-        history.append(losses)
-        if after_epoch is not None:
-            after_epoch(epoch)
-    return torch.stack(history)
+    def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The paper's eq. 9 at one random time per sample: features [B, ...], labels [B] -> [B]. ``t`` is 1, the one block."""
+        u = self.W[labels]
+        time = torch.rand(len(u), generator=generator, device=u.device)
+        gamma, rate = self.gamma(time)
+        z = q_sample(u, torch.sigmoid(-gamma), self._noise(len(u), generator))
+        u_hat = self._expected(self.block(features, z, time))
+        # SNR = exp(-gamma), so -SNR' = gamma' exp(-gamma).
+        denoising = ct_loss(u_hat, u, rate * torch.exp(-gamma), self.eta)
+        (start, end), _ = self.gamma(torch.tensor([0.0, 1.0], device=u.device))
+        z_0 = q_sample(u, torch.sigmoid(-start), self._noise(len(u), generator))
+        return denoising + readout_loss(self.readout(z_0, self.W), labels) + kl_to_prior(u, torch.sigmoid(-end))
+
+    def velocity(self, features: Tensor) -> Callable[[float, Tensor], Tensor]:
+        """dz/dt of the probability-flow ODE for these images, 1/2 gamma' alpha (alpha z - u_hat), alpha = sqrt(alpha_bar).
+
+        features: what ``block.encode`` returns, [B, F]. The result is a function (t, z [B, D]) -> [B, D].
+        """
+        return lambda t, z: probability_flow(
+            self._expected(self.block.head(features, z, z.new_full((len(z),), t))),
+            z,
+            *self.gamma(z.new_tensor(t)),
+        )
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        callback: Callable | None = None,
+        *,
+        sampler: Callable = sample_euler,
+        num_steps: int | None = None,
+    ) -> Tensor:
+        """Integrate the flow from pure noise: images [B, C, H, W] -> predicted classes [B] int64."""
+        check_images(images)
+        features = self.block.encode(self.encoder(images))
+        z = sampler(self.velocity(features), self._noise(len(images), generator), num_steps or self.num_steps, callback)
+        return self.readout(z, self.W).argmax(1)
 
 
-def encode_images(encoder: nn.Module, images: Tensor, progress: Callable) -> Tensor:
-    """Features of a frozen encoder for all images: [N, C, H, W] -> [N, F]."""
-    encoder.eval()
-    return encode(encoder, images, progress=lambda chunks: progress(chunks, "features"))
+def probability_flow(u_hat: Tensor, z: Tensor, gamma: Tensor, rate: Tensor) -> Tensor:
+    """dz/dt = 1/2 gamma' alpha (alpha z - u_hat) with alpha = sqrt(sigmoid(-gamma)): u_hat, z [B, D] -> [B, D].
+
+    The ODE whose solutions from N(0, I) have at every time the marginals q(z_t | u), if u_hat is the true u.
+    """
+    alpha = torch.sigmoid(-gamma).sqrt()
+    return 0.5 * rate * alpha * (alpha * z - u_hat)
 
 
-def accuracy(model: NoPropDT, images: Tensor, labels: Tensor, generator=None, layer: int | None = None) -> float:
-    """Fraction of images classified correctly, by the whole chain or by one ``layer`` alone."""
-    check_images(images, labels, len(model.W))
-    correct = 0
-    for x, y in zip(images.split(200), labels.split(200)):
-        predicted = model.predict(x, generator) if layer is None else model.predict_alone(x, layer, generator)
-        correct += int((predicted == y).sum())
-    return correct / len(labels)
+class NoPropFM(_Model):
+    """Flow-matching NoProp: one block learns the velocity of straight paths from label to noise.
+
+    Arguments as for ``NoPropCT``, without schedule and eta. The block's class scores weigh the embeddings as they are,
+    without softmax: v = scores @ W. ``readout`` is needed where W is learned: without its cross-entropy all embeddings
+    could shrink to one point, which is easy to predict. ``sigma`` is the width of the path, 0 in our experiments.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        block: nn.Module,
+        W: Tensor,
+        readout: nn.Module | None = None,
+        *,
+        sigma: float = 0.0,
+        num_steps: int = 1000,
+    ):
+        super().__init__(encoder, W)
+        if self.W.requires_grad and readout is None:
+            raise ValueError("learned embeddings need a readout, whose cross-entropy keeps them apart")
+        self.block, self.readout = block, readout
+        self.sigma, self.num_steps = sigma, num_steps
+
+    def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Flow matching at one random time per sample (paper, eq. 12-13): features [B, ...], labels [B] -> [B]."""
+        u = self.W[labels]
+        time = torch.rand(len(u), generator=generator, device=u.device)
+        noise, jitter = self._noise(len(u), generator), None
+        if self.sigma > 0:
+            jitter = self.sigma * self._noise(len(u), generator)
+        z, velocity = flow_path(u, time, noise, jitter)
+        v = self._combined(self.block(features, z, time))
+        loss = fm_loss(v, velocity)
+        if self.readout is not None:
+            # From z_t straight on along v to t = 0: where the path would end if v were right.
+            loss = loss + readout_loss(self.readout(z - time[:, None] * v, self.W), labels)
+        return loss
+
+    def velocity(self, features: Tensor) -> Callable[[float, Tensor], Tensor]:
+        """dz/dt for these images: features [B, F], as ``block.encode`` returns them -> a function (t, z [B, D]) -> [B, D]."""
+        return lambda t, z: self._combined(self.block.head(features, z, z.new_full((len(z),), t)))
+
+    def _combined(self, scores: Tensor) -> Tensor:
+        """v = scores @ W, in full precision also where autocast is on: [B, K] -> [B, D]."""
+        with torch.autocast(self.W.device.type, enabled=False):
+            return scores.float() @ self.W
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        callback: Callable | None = None,
+        *,
+        sampler: Callable = sample_euler,
+        num_steps: int | None = None,
+    ) -> Tensor:
+        """Integrate from pure noise and take the class with the nearest embedding: images [B, C, H, W] -> [B] int64."""
+        check_images(images)
+        features = self.block.encode(self.encoder(images))
+        z = sampler(self.velocity(features), self._noise(len(images), generator), num_steps or self.num_steps, callback)
+        return nearest_class(z, self.W)
+
+
+class Propagated(_Model):
+    """A baseline trained end to end, ``BackpropNet`` or ``NeuralODE``, with the models' interface.
+
+    ``net(images, z) -> class scores [B, K]``; its start z is drawn from N(0, I), in training as in inference.
+    """
+
+    def __init__(self, encoder: nn.Module, net: BackpropNet | NeuralODE):
+        super().__init__(encoder, net.W)
+        self.net = net
+
+    def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Cross-entropy of the whole net: features [B, ...], labels [B] -> [B]. ``t`` is 1, for there are no parts."""
+        return readout_loss(self.net(features, self._noise(len(labels), generator)), labels)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """images [B, C, H, W] -> predicted classes [B] int64."""
+        check_images(images)
+        return self.net(self.encoder(images), self._noise(len(images), generator)).argmax(1)

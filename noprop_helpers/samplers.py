@@ -3,7 +3,8 @@
 ``denoise(t, z)`` is any callable that returns u_hat [B, D], layer t's guess of the clean label given its input state
 ``z_t`` [B, D] (image features are the caller's business). Steps run t = T ... 1. ``callback(t, z, u_hat)``, if given,
 sees each new state: ``z`` is ``z_{t-1}``, just produced by layer t from ``z_t``, and ``u_hat`` what the layer said.
-Nothing here draws ``z_T``: the caller does, so that one start can be walked with several rules.
+In continuous time ``velocity(t, z)`` returns dz/dt [B, D] at a time t in [0, 1], and steps run from t = 1 down to 0.
+Nothing here draws the start: the caller does, so that one start can be walked with several rules.
 """
 
 from typing import Callable
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 Denoise = Callable[[int, Tensor], Tensor]
-Callback = Callable[[int, Tensor, Tensor], None]
+Velocity = Callable[[float, Tensor], Tensor]
+Callback = Callable[[float, Tensor, Tensor], None]
 
 
 def sample_posterior(
@@ -66,6 +68,46 @@ def sample_renoise(
     return z
 
 
+def sample_euler(velocity: Velocity, z_1: Tensor, num_steps: int, callback: Callback | None = None) -> Tensor:
+    """Integrate dz/dt = velocity(t, z) from noise, t = 1, to the label, t = 0, in equal Euler steps (order 1).
+
+    z_1 [B, D] -> z_0 [B, D]. ``callback(t, z, v)`` sees each new state z at its time t, and the velocity that led there.
+    """
+    h = _step_size(z_1, num_steps)
+    z = z_1
+    for i in range(num_steps, 0, -1):
+        v = _call(velocity, i * h, z)
+        z = z - h * v
+        if callback is not None:
+            callback((i - 1) * h, z, v)
+    return z
+
+
+def sample_heun(velocity: Velocity, z_1: Tensor, num_steps: int, callback: Callback | None = None) -> Tensor:
+    """As ``sample_euler``, with Heun's steps (order 2): look ahead, then go by the mean of the two velocities.
+
+    Two calls of ``velocity`` a step, the second one at the step's end: the last is at t = 0.
+    """
+    h = _step_size(z_1, num_steps)
+    z = z_1
+    for i in range(num_steps, 0, -1):
+        here = _call(velocity, i * h, z)
+        ahead = _call(velocity, (i - 1) * h, z - h * here)
+        v = (here + ahead) / 2
+        z = z - h * v
+        if callback is not None:
+            callback((i - 1) * h, z, v)
+    return z
+
+
+def _step_size(z_1: Tensor, num_steps: int) -> float:
+    if z_1.ndim != 2:
+        raise ValueError(f"z_1 must have shape [B, D], got {list(z_1.shape)}")
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    return 1 / num_steps
+
+
 def _check(z_T: Tensor, *tables: Tensor) -> None:
     if z_T.ndim != 2:
         raise ValueError(f"z_T must have shape [B, D], got {list(z_T.shape)}")
@@ -74,11 +116,11 @@ def _check(z_T: Tensor, *tables: Tensor) -> None:
         raise ValueError(f"per-layer tables must all have one shape [T] with T >= 1, got {shapes}")
 
 
-def _call(denoise: Denoise, t: int, z: Tensor) -> Tensor:
-    u_hat = denoise(t, z)
-    if u_hat.shape != z.shape:
-        raise ValueError(f"denoise({t}, z) must return the shape of z, {list(z.shape)}, got {list(u_hat.shape)}")
-    return u_hat
+def _call(guess: Denoise | Velocity, t: float, z: Tensor) -> Tensor:
+    value = guess(t, z)
+    if value.shape != z.shape:
+        raise ValueError(f"at time {t}, expected a value of the shape of z, {list(z.shape)}, got {list(value.shape)}")
+    return value
 
 
 def _noise_like(z: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -13,7 +13,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Posterior(NamedTuple):
@@ -139,6 +139,57 @@ def posterior_coefficients(alpha_bar: Tensor) -> Posterior:
         b=alpha.sqrt() * (1 - before) / (1 - after),
         c=(1 - before) * (1 - alpha) / (1 - after),
     )
+
+
+class Gamma(NamedTuple):
+    """Minus the log signal-to-noise ratio at some times, and its time derivative; both of the times' shape."""
+
+    gamma: Tensor
+    rate: Tensor
+
+
+class LearnedGamma(nn.Module):
+    """A learned schedule in continuous time: gamma(t) = -log SNR(t), increasing by construction (VDM; paper, eq. 65-67).
+
+    alpha_bar(t) = sigmoid(-gamma(t)). With g a two-layer network of positive weights, and so increasing,
+
+        gamma(t) = gamma_0 + (gamma_1 - gamma_0) (g(t) - g(0)) / (g(1) - g(0)).
+
+    The end points gamma_0 < gamma_1 are trained too; their distance is a softplus, so that they cannot cross. As printed
+    in the paper, eq. 67 swaps the two ends; its initial values are not given, ours are arguments.
+    """
+
+    def __init__(self, gamma_0: float = -5.0, gamma_1: float = 5.0, hidden_dim: int = 32):
+        super().__init__()
+        if not gamma_0 < gamma_1:
+            raise ValueError(f"expected gamma_0 < gamma_1 (time counts noise), got {gamma_0} and {gamma_1}")
+        self.gamma_0 = nn.Parameter(torch.tensor(float(gamma_0)))
+        self.raw_range = nn.Parameter(torch.tensor(_inverse_softplus(gamma_1 - gamma_0)))
+        # Hidden units switch at times spread over [0, 1]; together with the linear term, g starts out nearly straight.
+        slope = torch.full((hidden_dim,), 4.0)
+        self.raw_linear = nn.Parameter(torch.tensor(_inverse_softplus(1.0)))
+        self.raw_slope = nn.Parameter(slope + torch.log(-torch.expm1(-slope)))
+        self.bias = nn.Parameter(-slope * torch.linspace(0, 1, hidden_dim))
+        self.raw_out = nn.Parameter(torch.full((hidden_dim,), _inverse_softplus(0.1 / hidden_dim)))
+
+    def forward(self, t: Tensor) -> Gamma:
+        """Any shape of times in [0, 1] -> gamma(t) and gamma'(t) > 0, of that shape."""
+        ends = torch.stack([torch.zeros_like(self.gamma_0), torch.ones_like(self.gamma_0)])
+        (start, stop), _ = self._g(ends)
+        g, rate = self._g(t)
+        scale = nn.functional.softplus(self.raw_range) / (stop - start)
+        return Gamma(self.gamma_0 + scale * (g - start), scale * rate)
+
+    def _g(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        positive = nn.functional.softplus
+        linear, slope, out = positive(self.raw_linear), positive(self.raw_slope), positive(self.raw_out)
+        hidden = torch.sigmoid(slope * t.unsqueeze(-1) + self.bias)  # [..., hidden_dim]
+        rate = linear + (out * slope * hidden * (1 - hidden)).sum(-1)
+        return linear * t + (out * hidden).sum(-1), rate
+
+
+def _inverse_softplus(y: float) -> float:
+    return y + math.log(-math.expm1(-y))
 
 
 def _check_num_steps(num_steps: int) -> None:

@@ -6,7 +6,8 @@ from torch import nn
 
 from noprop_helpers.blocks import DenoisingMLP, Standardize
 from noprop_helpers.data import load_dataset
-from noprop_helpers.noprop import PRESETS, NoPropDT, accuracy, fit
+from noprop_helpers.noprop import NoPropDT
+from noprop_helpers.training import PRESETS, accuracy, fit
 from noprop_helpers.schedules import cosine_alpha_bar
 
 T, K = 4, 10
@@ -48,10 +49,11 @@ def test_loss_is_the_sum_of_the_layers_own_losses(digits, objective):
     model = pixel_model(digits.train_images, objective=objective)
     images, labels = digits.train_images[:32], digits.train_labels[:32]
     total = model.loss(images, labels, generator(3))
-    features, z = model.encoder(images), model.noised_states(labels, generator(3))
+    features, u, draws = model.encoder(images), torch.eye(K)[labels], generator(3)
     by_hand = 0.0
     for t in range(T):
-        outputs = model.layers[t](features, z[t])
+        alpha_bar, noise = model.alpha_bar[t + 1].float(), torch.randn(32, K, generator=draws)
+        outputs = model.layers[t](features, alpha_bar.sqrt() * u + (1 - alpha_bar).sqrt() * noise)
         if objective == "cross_entropy":
             by_hand += nn.functional.cross_entropy(outputs, labels)
         else:
@@ -127,7 +129,7 @@ def test_errors(digits):
         (lambda: model.predict(bad_pixel), "finite"),
         (lambda: model.predict(images[0]), r"\[B, C, H, W\]"),
         (lambda: model.loss(images, labels[:3]), r"\[8\]"),
-        (lambda: pixel_model(images, objective="mse"), "cross_entropy or squared_error, got 'mse'"),
+        (lambda: pixel_model(images, objective="mse"), "squared_error or elbo, got 'mse'"),
         (lambda: pixel_model(images, levels=torch.ones(3)), r"\[4\], got \[3\]"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -1,0 +1,85 @@
+"""Baselines that do propagate: the same blocks trained end to end, with the paper's own wiring.
+
+A readout is any module ``readout(z, W) -> class scores [B, K]``.
+"""
+
+from typing import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class BackpropNet(nn.Module):
+    """T blocks in a row, trained by ordinary back-propagation through all of them (paper, eq. 17-19).
+
+    From noise z_T, with time counting noise as everywhere here:
+
+        z_{t-1} = (1 - a_t) z_t + a_t u_hat_t(z_t, x),   u_hat_t = softmax(block_t(x, z_t)) @ W,   a_t = tanh(w_t) learned
+
+    - ``blocks``: T modules (images [B, C, H, W], z [B, D]) -> [B, K]; ``blocks[t - 1]`` is block t
+    - ``W``: label embeddings [K, D]; an ``nn.Parameter`` if they are to be learned
+    - ``readout``: z_0 -> class scores; the loss is their cross-entropy
+
+    The paper does not say where w_t starts: here at atanh(1/2), half old state and half guess.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], W: Tensor, readout: nn.Module):
+        super().__init__()
+        if len(blocks) == 0:
+            raise ValueError("expected at least one block, got none")
+        self.blocks, self.readout = nn.ModuleList(blocks), readout
+        if isinstance(W, nn.Parameter):
+            self.W = W
+        else:
+            self.register_buffer("W", W)
+        self.mix = nn.Parameter(torch.full((len(blocks),), 0.5).atanh())  # w_t; entry t - 1 belongs to block t
+
+    def forward(self, images: Tensor, z_T: Tensor) -> Tensor:
+        """images [B, C, H, W], z_T [B, D] -> class scores [B, K]."""
+        z, a = z_T, self.mix.tanh()
+        for t in range(len(self.blocks), 0, -1):
+            u_hat = self.blocks[t - 1](images, z).softmax(-1) @ self.W
+            z = (1 - a[t - 1]) * z + a[t - 1] * u_hat  # [B, D]
+        return self.readout(z, self.W)
+
+
+class NeuralODE(nn.Module):
+    """The continuous-time baseline: dz/dt = -v(x, z, t), integrated from noise at t = 1 to t = 0 and read out.
+
+    - ``block``: as ``TimedConvBlock``, with ``encode(images)`` and ``head(features, z, t) -> [B, K]``; v = head(...) @ W
+    - ``odeint``: torchdiffeq's ``odeint_adjoint`` (memory that does not grow with the steps) or its ``odeint``
+      (back-propagation through the steps), or anything of that signature
+    - ``num_steps``: equal Euler steps. The paper takes 1000
+
+    Raises ValueError unless num_steps >= 1.
+    """
+
+    def __init__(self, block: nn.Module, W: Tensor, readout: nn.Module, odeint: Callable, num_steps: int = 1000):
+        super().__init__()
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        self.block, self.readout, self.odeint, self.num_steps = block, readout, odeint, num_steps
+        if isinstance(W, nn.Parameter):
+            self.W = W
+        else:
+            self.register_buffer("W", W)
+
+    def forward(self, images: Tensor, z_1: Tensor) -> Tensor:
+        """images [B, C, H, W], z_1 [B, D] -> class scores [B, K]."""
+        drift = _Drift(self.block, self.W)
+        # The features travel as part of the state, standing still, so that the adjoint carries their gradient home.
+        state = (z_1, self.block.encode(images))
+        times = torch.tensor([1.0, 0.0], device=z_1.device)
+        z, _ = self.odeint(drift, state, times, method="euler", options={"step_size": 1 / self.num_steps})
+        return self.readout(z[-1], self.W)
+
+
+class _Drift(nn.Module):
+    def __init__(self, block: nn.Module, W: Tensor):
+        super().__init__()
+        self.block, self.W = block, W  # its parameters are the ones the adjoint collects
+
+    def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        z, features = state
+        v = self.block.head(features, z, t.expand(len(z))) @ self.W
+        return -v, torch.zeros_like(features)

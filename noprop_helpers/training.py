@@ -1,0 +1,350 @@
+"""Training: ready recipes, one ``fit`` for all models, interruption and resumption, and the accuracy at the end."""
+
+import random
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoints
+from .backprop import BackpropNet
+from .blocks import ConvBlock, ConvEncoder, DenoisingMLP, LinearReadout, RadialReadout, Standardize, TimedConvBlock
+from .data import check_images
+from .embeddings import gaussian, orthogonal, prototypes
+from .features import PatchFeatures, encode
+from .layerwise import LayerStack, fit_stack
+from .noprop import NoPropCT, NoPropDT, NoPropFM, Propagated
+from .schedules import LearnedGamma, alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas
+
+Model = NoPropDT | NoPropCT | NoPropFM | Propagated
+
+
+class Recipe(NamedTuple):
+    """A model with the settings that train it well."""
+
+    model: Model
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    one_cycle: bool = False  # rise to learning_rate and fall to 0 over the run (Smith & Topin, 2019); else constant
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    order: str = "together"
+
+
+def published(images: Tensor, num_classes: int, num_steps: int = 10, generator=None) -> Recipe:
+    """The published notebook's algorithm as it is: frozen random CNN, raw pixels, squared error, linear schedule
+    from 1.0, inference re-noised to alpha. Images under 10 pixels, which the notebook never met, are padded."""
+    alphas = linear_alphas(num_steps)
+    encoder = ConvEncoder(images.shape[1:], padding=0 if min(images.shape[2:]) >= 10 else 1)
+    model = NoPropDT(
+        encoder,
+        [DenoisingMLP(128, num_classes, num_classes) for _ in range(num_steps)],
+        torch.eye(num_classes),
+        alpha_bar_from_alphas(alphas),
+        objective="squared_error",
+        levels=alphas,
+    )
+    return Recipe(model, epochs=50)
+
+
+def shared(images: Tensor, num_classes: int, num_steps: int = 10, generator=None) -> Recipe:
+    """One encoder trained by all layers, and so not layer-local."""
+    model = NoPropDT(
+        nn.Sequential(Standardize.fit(images, (0, 2, 3)), ConvEncoder(images.shape[1:], padding=1)),
+        [DenoisingMLP(128, num_classes, num_classes) for _ in range(num_steps)],
+        torch.eye(num_classes),
+        cosine_alpha_bar(num_steps),
+        train_encoder=True,
+    )
+    return Recipe(model, _epochs(images, 128, at_least=2), learning_rate=4e-3, one_cycle=True)
+
+
+def local(
+    images: Tensor, num_classes: int, num_steps: int = 10, generator=None, features: PatchFeatures | None = None
+) -> Recipe:
+    """Nothing trained across layers: k-means patch features fitted without gradient, and T independent layers."""
+    small = min(images.shape[2:]) < 20
+    encoder = features or PatchFeatures.fit(
+        images, num_centres=100 if small else 400, patch_size=3 if small else 6, generator=generator
+    )
+    feature_dim = encoder.projection.shape[1]
+    model = NoPropDT(
+        encoder,
+        [DenoisingMLP(feature_dim, num_classes, num_classes) for _ in range(num_steps)],
+        torch.eye(num_classes),
+        cosine_alpha_bar(num_steps),
+    )
+    return Recipe(model, _epochs(images, 256, at_least=5), batch_size=256, learning_rate=4e-3, one_cycle=True)
+
+
+def _epochs(images: Tensor, batch_size: int, at_least: int) -> int:
+    # ``at_least`` suffices on the 60,000 images of MNIST; a small data set needs some 600 updates as well.
+    num_batches = -(-len(images) // batch_size)
+    return max(at_least, -(-600 // num_batches))
+
+
+PRESETS = {"published": published, "shared": shared, "local": local}
+
+
+# --- The paper's models and settings ----------------------------------------------------------------------------------
+
+
+EMBEDDINGS = ("one_hot", "learned", "prototype")
+
+
+def label_embedding(name: str, images: Tensor, labels: Tensor, num_classes: int, generator=None) -> Tensor:
+    """The paper's three tables: "one_hot" [K, K], fixed; "learned" [K, 20] and "prototype" [K, C*H*W], both trained.
+
+    Learned ones start orthonormal where that is possible, else Gaussian; prototypes start at each class's medoid.
+    """
+    if name == "one_hot":
+        return torch.eye(num_classes)
+    if name == "learned":
+        start = orthogonal if num_classes <= 20 else gaussian
+        return nn.Parameter(start(num_classes, 20, generator))
+    if name == "prototype":
+        return nn.Parameter(prototypes(images, labels, num_classes))
+    raise ValueError(f"embedding must be one of {', '.join(EMBEDDINGS)}, got {name!r}")
+
+
+def paper_dt(images: Tensor, W: Tensor, num_steps: int = 10, radial: bool = False) -> Recipe:
+    """NoProp-DT with the paper's settings (tables 1 and 3): Figure 6 blocks, each with its own encoder, eq. 8."""
+    num_classes, embed_dim = W.shape
+    readout = RadialReadout(embed_dim, num_classes) if radial else LinearReadout(embed_dim, num_classes)
+    model = NoPropDT(
+        Standardize.fit(images, (0, 2, 3)),
+        [ConvBlock(images.shape[1:], embed_dim, num_classes, _is_image_sized(W, images)) for _ in range(num_steps)],
+        W,
+        cosine_alpha_bar(num_steps),
+        objective="elbo",
+        readout=readout,
+    )
+    return Recipe(model, _paper_epochs(images, 150), optimizer="adamw", weight_decay=1e-3, order="layer")
+
+
+def paper_ct(images: Tensor, W: Tensor, num_steps: int = 1000) -> Recipe:
+    """NoProp-CT with the paper's settings: one Figure 6 block with time, a learned schedule, eta 1, 1000 Euler steps."""
+    num_classes, embed_dim = W.shape
+    model = NoPropCT(
+        Standardize.fit(images, (0, 2, 3)),
+        TimedConvBlock(images.shape[1:], embed_dim, num_classes, _is_image_sized(W, images)),
+        W,
+        LearnedGamma(),
+        LinearReadout(embed_dim, num_classes),
+        num_steps=num_steps,
+    )
+    return Recipe(model, _paper_epochs(images, 500), weight_decay=1e-3, order="layer")
+
+
+def paper_fm(images: Tensor, W: Tensor, num_steps: int = 1000) -> Recipe:
+    """NoProp-FM with the paper's settings: one Figure 6 block with time; a readout only where W is learned."""
+    num_classes, embed_dim = W.shape
+    model = NoPropFM(
+        Standardize.fit(images, (0, 2, 3)),
+        TimedConvBlock(images.shape[1:], embed_dim, num_classes, _is_image_sized(W, images)),
+        W,
+        LinearReadout(embed_dim, num_classes) if W.requires_grad else None,
+        num_steps=num_steps,
+    )
+    return Recipe(model, _paper_epochs(images, 500), weight_decay=1e-3, order="layer")
+
+
+def paper_backprop(images: Tensor, W: Tensor, num_steps: int = 10) -> Recipe:
+    """The paper's baseline: the blocks of ``paper_dt`` in a row, trained by back-propagation through all of them."""
+    num_classes, embed_dim = W.shape
+    blocks = [ConvBlock(images.shape[1:], embed_dim, num_classes, _is_image_sized(W, images)) for _ in range(num_steps)]
+    net = BackpropNet(blocks, W, LinearReadout(embed_dim, num_classes))
+    model = Propagated(Standardize.fit(images, (0, 2, 3)), net)
+    return Recipe(model, _paper_epochs(images, 150), optimizer="adamw", weight_decay=1e-3, order="layer")
+
+
+VARIANTS = {"dt": paper_dt, "ct": paper_ct, "fm": paper_fm, "backprop": paper_backprop}
+
+
+def _is_image_sized(W: Tensor, images: Tensor) -> bool:
+    return W.shape[1] == images[0].numel()
+
+
+def _paper_epochs(images: Tensor, coloured: int) -> int:
+    # Table 3: 100 epochs on MNIST, more on the coloured images of CIFAR-10.
+    return 100 if images.shape[1] == 1 else coloured
+
+
+# --- Training ---------------------------------------------------------------------------------------------------------
+
+
+def fit(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    one_cycle: bool = False,
+    optimizer: str = "adam",
+    weight_decay: float = 0.0,
+    order: str = "together",
+    bf16: bool = False,
+    generator: torch.Generator | None = None,
+    progress: Callable | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+) -> Tensor:
+    """Train a model: images [N, C, H, W], labels [N] -> mean loss per epoch and layer [epochs, num_layers].
+
+    - ``order``: "together", the layers of a NoPropDT as one stack, all at once, the fastest for small layers;
+      "layer", in every epoch one layer after another, each for a pass over the data (the paper's Algorithm 1);
+      "interleaved", every batch through all layers, one after another. In the last two every layer's draws depend on
+      seed, epoch, batch and layer alone: with fixed embeddings both orders give the same weights, bit for bit
+    - ``optimizer``: "adam" or, with decoupled weight decay, "adamw"
+    - ``bf16``: compute the layers in bfloat16 where PyTorch's autocast finds that safe
+    - ``generator``, on the images' device, orders the batches and draws the noise; its seed is what counts in the last
+      two orders
+    - ``progress(iterable, description)`` may wrap long loops; ``after_epoch(epoch)`` sees the updated model
+    - ``checkpoint``: a file written after every epoch. With ``resume``, and the same arguments otherwise, training goes
+      on from it, to the same weights, bit for bit, as without the interruption (on the same machine)
+
+    A frozen encoder is run over the images once.
+    """
+    check_images(images, labels, len(model.W))
+    if epochs < 1 or batch_size < 1:
+        raise ValueError(f"epochs and batch_size must be at least 1, got {epochs} and {batch_size}")
+    if optimizer not in ("adam", "adamw"):
+        raise ValueError(f"optimizer must be adam or adamw, got {optimizer!r}")
+    if order not in ("together", "layer", "interleaved"):
+        raise ValueError(f"order must be together, layer or interleaved, got {order!r}")
+    if order == "together" and not (isinstance(model, NoPropDT) and model.objective != "elbo"):
+        raise ValueError("only the small layers of a NoPropDT can be trained together; use order='layer'")
+    if resume and checkpoint is None:
+        raise ValueError("resume needs the checkpoint to resume from")
+    progress = progress or (lambda iterable, description: iterable)
+    generator = generator or torch.Generator(images.device).manual_seed(torch.initial_seed())
+    # Settings that a resumed run must share with the interrupted one.
+    settings = {
+        "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "one_cycle": one_cycle,
+        "optimizer": optimizer, "weight_decay": weight_decay, "order": order, "bf16": bf16,
+        "images": len(images), "seed": generator.initial_seed(),
+    }  # fmt: skip
+    saved = checkpoints.load(checkpoint, images.device) if resume else None
+    if saved is not None:
+        _check_same_run(saved, settings, checkpoint)
+        checkpoints.load_state(model, saved["state"], checkpoint)
+
+    inputs = images if model.train_encoder else encode_images(model.encoder, images, progress)
+    stack = LayerStack(model.layers) if order == "together" else None
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if stack is not None:
+        parameters = [*stack.parameters(), *(p for p in model.encoder.parameters() if p.requires_grad)]
+    kind = torch.optim.AdamW if optimizer == "adamw" else torch.optim.Adam
+    stepper = kind(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    scheduler = None
+    if one_cycle:
+        num_steps = epochs * len(_batches(torch.arange(len(images)), batch_size))
+        if stack is None:
+            num_steps *= model.num_layers
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(stepper, learning_rate, total_steps=num_steps)
+
+    history = []
+    if saved is not None:
+        stepper.load_state_dict(saved["optimizer"])
+        if scheduler is not None:
+            scheduler.load_state_dict(saved["scheduler"])
+        generator.set_state(saved["generator"].cpu())
+        history = list(saved["history"].cpu())
+    autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=bf16)
+    for epoch in range(len(history) + 1, epochs + 1):
+        model.train()
+        if stack is not None:
+            batches = _noised_batches(model, inputs, labels, batch_size, generator, progress, f"epoch {epoch}/{epochs}")
+            with autocast:
+                losses = fit_stack(stack, stepper, batches, model.layer_losses, scheduler.step if scheduler else None)
+            stack.copy_to(model.layers)
+        else:
+            losses = _ordered_epoch(
+                model, inputs, labels, stepper, scheduler, epoch, batch_size, order, generator, autocast,
+                lambda steps: progress(steps, f"epoch {epoch}/{epochs}"),
+            )  # fmt: skip
+        model.eval()
+        history.append(losses)
+        if checkpoint is not None:
+            state = {"state": model.state_dict(), "optimizer": stepper.state_dict(), "generator": generator.get_state()}
+            state |= {"scheduler": scheduler.state_dict()} if scheduler else {}
+            checkpoints.save(checkpoint, {"settings": settings, "history": torch.stack(history), **state})
+        if after_epoch is not None:
+            after_epoch(epoch)
+    return torch.stack(history)
+
+
+def _noised_batches(model, inputs, labels, batch_size, generator, progress, description):
+    order = torch.randperm(len(inputs), generator=generator, device=inputs.device)
+    for index in progress(_batches(order, batch_size), description):
+        x, y = inputs[index], labels[index]
+        yield (model.encoder(x) if model.train_encoder else x), model.noised_states(y, generator), y
+
+
+def _ordered_epoch(
+    model, inputs, labels, stepper, scheduler, epoch, batch_size, order, generator, autocast, progress
+) -> Tensor:
+    """One pass of every layer over the data, a layer and a batch at a time: the reference for all faster ways."""
+    seed, num_layers = generator.initial_seed(), model.num_layers
+    permutation = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(_seed(seed, epoch)))
+    batches = _batches(permutation.to(inputs.device), batch_size)
+    steps = [(t, i) for t in range(1, num_layers + 1) for i in range(len(batches))]
+    if order == "interleaved":
+        steps.sort(key=lambda step: step[1])
+    totals = torch.zeros(num_layers, device=inputs.device)
+    with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
+        for t, i in progress(steps):
+            # Dropout too draws from here: what a layer sees depends on nothing that happened before.
+            torch.manual_seed(_seed(seed, epoch, t, i))
+            x, y = inputs[batches[i]], labels[batches[i]]
+            with autocast:
+                loss = model.layer_loss(t, model.encoder(x) if model.train_encoder else x, y).mean()
+            stepper.zero_grad(set_to_none=True)  # the other layers' weights have no gradient, and so stay as they are
+            loss.backward()
+            stepper.step()
+            if scheduler is not None:
+                scheduler.step()
+            totals[t - 1] += loss.detach()
+    return (totals / len(batches)).cpu()
+
+
+def _seed(*numbers: int) -> int:
+    """One seed made from several numbers, the same on every machine."""
+    return random.Random(",".join(map(str, numbers))).getrandbits(62)
+
+
+def _batches(order: Tensor, batch_size: int) -> list[Tensor]:
+    """Parts of ``order``, the last one shorter, but never of one sample, of which BatchNorm could make nothing."""
+    parts = list(order.split(batch_size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def _check_same_run(saved: dict, settings: dict, path) -> None:
+    if saved.get("settings") is None:
+        raise ValueError(f"{path} holds weights but no training to resume")
+    for name, value in settings.items():
+        if saved["settings"].get(name) != value:
+            raise ValueError(f"{path} is from a run with {name} {saved['settings'].get(name)}; this one has {value}")
+
+
+def encode_images(encoder: nn.Module, images: Tensor, progress: Callable) -> Tensor:
+    """Features of a frozen encoder for all images: [N, C, H, W] -> [N, F]."""
+    encoder.eval()
+    return encode(encoder, images, progress=lambda chunks: progress(chunks, "features"))
+
+
+def accuracy(model: Model, images: Tensor, labels: Tensor, generator=None, layer: int | None = None) -> float:
+    """Fraction of images classified correctly, by the whole model or by one ``layer`` alone."""
+    check_images(images, labels, len(model.W))
+    correct = 0
+    for x, y in zip(images.split(200), labels.split(200)):
+        predicted = model.predict(x, generator) if layer is None else model.predict_alone(x, layer, generator)
+        correct += int((predicted == y).sum())
+    return correct / len(labels)
