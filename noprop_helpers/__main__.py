@@ -48,7 +48,7 @@ def train(options: argparse.Namespace) -> int:
 
 def record_experiment(options: argparse.Namespace) -> int:
     device, start = _device(options.device), time.perf_counter()
-    value = record(options.name, data_root=options.data_root, device=device, progress=progress_bar)
+    value = record(options.name, dataset=options.dataset, data_root=options.data_root, device=device, progress=progress_bar)
     print(f"{options.name}: {len(value['runs'])} seeds in {time.perf_counter() - start:.0f} s, written to {records.FOLDER}")
     return 0
 
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
     many = commands.add_parser("record", help="run a named experiment of the book and write its record")
     many.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
+    many.add_argument("--dataset", help="in place of the experiment's own, e.g. folder:PATH with a copy of it")
     many.add_argument("--data-root", metavar="DIR", help="where the data are (else NOPROP_DATA, else ./data)")
     many.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     many.set_defaults(command=record_experiment)

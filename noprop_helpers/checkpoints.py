@@ -43,7 +43,9 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict:
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds: truncated zip, foreign pickle, not a file of torch's at all
-        raise ValueError(f"{path} is not a readable checkpoint ({type(error).__name__}); train again or name another") from None
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}); train again or name another"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} was not written by noprop_helpers: expected a checkpoint of format {FORMAT!r}")
     return content

@@ -1,5 +1,6 @@
 """Named experiments: each one is a command, ``python -m noprop_helpers record NAME``, and a file in book/records/."""
 
+import functools
 import time
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -7,14 +8,15 @@ from typing import Callable, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import records
+from . import checkpoints, records
 from .blocks import ConvEncoder, DenoisingMLP, Standardize
 from .data import Dataset, dataset_checksum, load_dataset
 from .diffusion import forward_chain
 from .features import encode
 from .noprop import NoPropDT
-from .training import PRESETS, accuracy, fit
+from .samplers import sample_posterior
 from .schedules import alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas
+from .training import EMBEDDINGS, PRESETS, VARIANTS, Recipe, accuracy, fit, label_embedding
 
 
 class Trained(NamedTuple):
@@ -139,7 +141,7 @@ def audit_steps(images: Tensor, num_classes: int) -> list[AuditStep]:
 MEASURED_EPOCHS = (1, 2, 3, 5, 10, 20, 30, 40, 50)
 
 
-def run_audit(dataset: Dataset, seed: int, device: str, progress) -> dict:
+def run_audit(dataset: Dataset, seed: int, device: str, progress, checkpoint=None) -> dict:
     """Train every audit step with the notebook's settings (Adam 1e-3, batch 128, constant) and measure as it goes."""
     images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
     test = dataset.test_images.to(device), dataset.test_labels.to(device)
@@ -168,7 +170,7 @@ def run_audit(dataset: Dataset, seed: int, device: str, progress) -> dict:
     return result
 
 
-def run_published_loop(dataset: Dataset, seed: int, device: str, progress, epochs: int = 2) -> dict:
+def run_published_loop(dataset: Dataset, seed: int, device: str, progress, checkpoint=None, epochs: int = 2) -> dict:
     """The literal loop beside the fast path from the same initial weights: do they learn the same?
 
     Their noise differs (the chain against the closed form), so they agree in distribution, not bit for bit.
@@ -202,11 +204,219 @@ def run_published_loop(dataset: Dataset, seed: int, device: str, progress, epoch
     return {"loop": loop, "fast": {"loss": losses.sum(1).tolist(), "test_accuracy": curve}}
 
 
+# --- What the layers add ----------------------------------------------------------------------------------------------
+
+
+def calibration(log_probabilities: Tensor, labels: Tensor, num_bins: int = 10) -> dict:
+    """How right and how honest: log-probabilities [N, K], labels [N] -> accuracy, nll, ece and the bins of a diagram.
+
+    ``nll`` is the mean of -log p(y) in nats. ``ece``, the expected calibration error (Guo et al., 2017), is the mean
+    distance between confidence and accuracy over ``num_bins`` equal bins of the top probability, weighted by their
+    share of the samples. ``bins`` holds share, confidence and accuracy of each bin, 0 where it is empty.
+    """
+    confidence, predicted = log_probabilities.double().exp().max(1)
+    right = (predicted == labels).double()
+    index = (confidence * num_bins).long().clamp(max=num_bins - 1)
+    count = torch.bincount(index, minlength=num_bins).clamp(min=1)
+    bins = {
+        "share": torch.bincount(index, minlength=num_bins) / len(labels),
+        "confidence": torch.bincount(index, confidence, num_bins) / count,
+        "accuracy": torch.bincount(index, right, num_bins) / count,
+    }
+    nll = -log_probabilities.double().gather(1, labels[:, None])
+    return {
+        "accuracy": right.mean().item(),
+        "nll": nll.mean().item(),
+        "ece": (bins["share"] * (bins["confidence"] - bins["accuracy"]).abs()).sum().item(),
+        "bins": {name: values.tolist() for name, values in bins.items()},
+    }
+
+
+def top_level_copies(num_layers: int, alpha_bar: Tensor) -> Tensor:
+    """A schedule [num_layers + 1] that gives every layer the noise of the top layer of ``alpha_bar``."""
+    return torch.cat([alpha_bar[:1], alpha_bar[-1:].expand(num_layers)])
+
+
+class Chain:
+    """The layers of a NoPropDT on cached features, walked by hand: what its ``predict`` does not show."""
+
+    def __init__(self, model: NoPropDT, features: Tensor, labels: Tensor, generator: torch.Generator):
+        self.model, self.features, self.labels, self.generator = model.eval(), features, labels, generator
+
+    def noise(self) -> Tensor:
+        shape = len(self.labels), self.model.W.shape[1]
+        return torch.randn(shape, generator=self.generator, device=self.labels.device)
+
+    @torch.no_grad()
+    def says(self, t: int, z: Tensor | None = None) -> Tensor:
+        """Log-probabilities of layer t [N, K] for the states z, else for pure noise."""
+        return self.model.layers[t - 1](self.features, self.noise() if z is None else z).log_softmax(1)
+
+    @torch.no_grad()
+    def walk(self, noise_scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Classes [N] at the end of inference with sqrt(c_t) times ``noise_scale``, and what layer 1 said [N, K]."""
+        a, b, c = self.model.posterior
+        said = {}
+
+        def denoise(t, z):
+            said["last"] = self.says(t, z)
+            return said["last"].exp() @ self.model.W
+
+        z = sample_posterior(denoise, self.noise(), a, b, noise_scale**2 * c, self.generator)
+        return self.model.classify(z), said["last"]
+
+    def told(self, labels: Tensor, t: int, level: float) -> float:
+        """How often layer t answers ``labels`` when its state is those labels, noised to ``level``."""
+        z = level**0.5 * self.model.W[labels] + (1 - level) ** 0.5 * self.noise()
+        return _share(self.says(t, z).argmax(1) == labels)
+
+
+def _share(hits: Tensor) -> float:
+    return hits.double().mean().item()
+
+
+VOTES = (1, 5, 25)
+NOISE_SCALES = (0.0, 0.5, 1.0)
+DEPTHS = (1, 2, 5, 10, 20)
+
+
+def run_layers(dataset: Dataset, seed: int, device: str, progress, checkpoint=None, epochs: int = 5) -> dict:
+    """A chain of ten layers on features fitted without gradient, against all that could replace it.
+
+    All see the same features and train with the settings of the preset ``local``, for ``epochs`` passes; only
+    ``one_longer``, a single layer, gets ten times the passes, and ``one_wider`` ten times the hidden units.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        recipe = PRESETS["local"](dataset.train_images.to(device), len(dataset.class_names), generator=generator)
+    T, W, alpha_bar = recipe.model.num_layers, recipe.model.W, recipe.model.alpha_bar
+    train = encode(recipe.model.encoder, dataset.train_images.to(device), progress=lambda x: progress(x, "features"))
+    test = encode(recipe.model.encoder, dataset.test_images.to(device), progress=lambda x: progress(x, "features"))
+    train_labels, labels = dataset.train_labels.to(device), dataset.test_labels.to(device)
+    settings = recipe._asdict() | {"epochs": epochs}
+    del settings["model"]
+
+    def trained(schedule: Tensor, hidden_dim: int = 256, **changes) -> Chain:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            layers = [DenoisingMLP(train.shape[1], len(W), len(W), hidden_dim) for _ in schedule[1:]]
+        model = NoPropDT(nn.Flatten(), layers, W.cpu(), schedule).to(device)
+        fit(model, train[..., None, None], train_labels, **settings | changes, generator=generator, progress=progress)
+        return Chain(model, test, labels, generator)
+
+    def against_top(chain: Chain) -> dict:
+        walks = [_share(chain.walk()[0] == labels) for _ in range(VOTES[1])]
+        top = [_share(chain.says(chain.model.num_layers).argmax(1) == labels) for _ in range(VOTES[1])]
+        return {"chain": sum(walks) / len(walks), "top": sum(top) / len(top)}
+
+    chain = trained(alpha_bar)
+    walks = [chain.walk() for _ in range(VOTES[-1])]
+    votes = nn.functional.one_hot(torch.stack([classes for classes, _ in walks]), len(W)).double()  # [walks, N, K]
+    top_says = chain.says(T)
+    tops = trained(top_level_copies(T, alpha_bar))
+    tops_say = torch.stack([tops.says(t) for t in range(1, T + 1)])  # [T, N, K]
+    own_say = torch.stack([chain.says(t) for t in range(1, T + 1)])
+    others = (labels + torch.randint(1, len(W), labels.shape, generator=generator, device=device)) % len(W)
+    single = top_level_copies(1, alpha_bar)
+
+    def mean_probability(says: Tensor) -> Tensor:
+        return says.double().logsumexp(0) - torch.tensor(len(says)).log()
+
+    return {
+        "epochs": epochs,
+        "chain": {
+            "accuracy": sum(_share(classes == labels) for classes, _ in walks) / len(walks),
+            "accuracy_by_votes": {str(n): _share(votes[:n].mean(0).argmax(1) == labels) for n in VOTES},
+            "accuracy_by_noise_scale": {str(s): _share(chain.walk(s)[0] == labels) for s in NOISE_SCALES},
+            "last_layer": calibration(walks[0][1], labels),
+            # One more vote, spread over all classes: a class without any would have no logarithm.
+            "vote_shares": calibration(((votes.sum(0) + 1 / len(W)) / (len(votes) + 1)).log(), labels),
+        },
+        "top": {**calibration(top_says, labels), "drawn_accuracy": _share_drawn(top_says, labels)},
+        "layers_from_noise": [_share(says.argmax(1) == labels) for says in own_say],
+        "mean_of_layers": calibration(mean_probability(own_say), labels),
+        "ensemble_of_tops": calibration(mean_probability(tops_say), labels),
+        "one_longer": calibration(trained(single, epochs=T * epochs).says(1), labels),
+        "one_wider": calibration(trained(single, hidden_dim=T * 256).says(1), labels),
+        "told_the_truth": [[chain.told(labels, t, level) for level in alpha_bar[1:].tolist()] for t in range(1, T + 1)],
+        "told_a_lie": [[chain.told(others, t, level) for level in alpha_bar[1:].tolist()] for t in range(1, T + 1)],
+        "by_depth": {str(n): against_top(trained(cosine_alpha_bar(n))) for n in DEPTHS},
+    }
+
+
+def _share_drawn(log_probabilities: Tensor, labels: Tensor) -> float:
+    """Expected accuracy of a class drawn from these probabilities instead of the likeliest: the mean of p(y)."""
+    return log_probabilities.gather(1, labels[:, None]).double().exp().mean().item()
+
+
+# --- The paper's tables -----------------------------------------------------------------------------------------------
+
+FLOW_STEPS = (1, 2, 5, 10, 100, 1000)
+
+
+def paper_recipe(dataset: Dataset, variant: str, embedding: str, seed: int, device: str = "cpu", **options) -> Recipe:
+    """A model of the paper with its settings, initial weights and embeddings drawn from the seed."""
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
+    images, labels, num_classes = dataset.train_images, dataset.train_labels, len(dataset.class_names)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        W = label_embedding(embedding, images, labels, num_classes, torch.Generator().manual_seed(seed))
+        recipe = VARIANTS[variant](images, W, **options)
+    return recipe._replace(model=recipe.model.to(device))
+
+
+def run_paper(
+    dataset: Dataset,
+    seed: int,
+    device: str,
+    progress,
+    checkpoint=None,
+    *,
+    variant: str,
+    embedding: str,
+    epochs: int | None = None,
+    inference_runs: int = 5,
+    bf16: bool = True,
+    **options,
+) -> dict:
+    """One cell of the paper's table 1: train, then measure the test split ``inference_runs`` times with fresh noise."""
+    recipe = paper_recipe(dataset, variant, embedding, seed, device, **options)
+    settings = recipe._asdict()
+    model = settings.pop("model")
+    settings |= {"epochs": epochs or settings["epochs"], "bf16": bf16}
+    generator, start = torch.Generator(device).manual_seed(seed), time.perf_counter()
+    resume = checkpoint is not None and Path(checkpoint).exists()
+    losses = fit(
+        model, dataset.train_images.to(device), dataset.train_labels.to(device), **settings,
+        generator=generator, progress=progress, checkpoint=checkpoint, resume=resume,
+    )  # fmt: skip
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start if checkpoint is None else checkpoints.load(checkpoint)["seconds"]
+    test = dataset.test_images.to(device), dataset.test_labels.to(device)
+    runs = [accuracy(model, *test, generator) for _ in range(inference_runs)]
+    result = {
+        "test_accuracy": sum(runs) / len(runs),
+        "test_accuracy_by_run": runs,
+        "train_seconds": seconds,
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "summed_loss_by_epoch": losses.sum(1).tolist(),
+        **settings,
+    }
+    if variant == "dt":
+        result["top_layer_accuracy"] = accuracy(model, *test, generator, layer=model.num_layers)
+    if variant in ("ct", "fm"):
+        result["test_accuracy_by_steps"] = {str(n): accuracy(model, *test, generator, num_steps=n) for n in FLOW_STEPS}
+    return result
+
+
 # --- Recording --------------------------------------------------------------------------------------------------------
 
 
 class Experiment(NamedTuple):
-    """What ``record`` runs: ``run(dataset, seed, device, progress)`` -> nested numbers, once per seed."""
+    """What ``record`` runs: ``run(dataset, seed, device, progress, checkpoint)`` -> nested numbers, once per seed."""
 
     description: str
     dataset: str
@@ -216,7 +426,7 @@ class Experiment(NamedTuple):
 
 
 def _preset(dataset: str, preset: str, seeds: tuple[int, ...]) -> Experiment:
-    def run(data, seed, device, progress):
+    def run(data, seed, device, progress, checkpoint):
         return train_preset(data, preset, seed=seed, device=device, progress=progress).result
 
     return Experiment(
@@ -224,6 +434,25 @@ def _preset(dataset: str, preset: str, seeds: tuple[int, ...]) -> Experiment:
         dataset, seeds, run, {"preset": preset},
     )  # fmt: skip
 
+
+def _layers(dataset: str) -> Experiment:
+    return Experiment(
+        f"what the layers add on {dataset}: the chain against its top layer, ensembles, single layers, other depths",
+        dataset, (0, 1, 2), run_layers, {"preset": "local", "epochs": 5, "depths": DEPTHS, "votes": VOTES},
+    )  # fmt: skip
+
+
+def _paper(dataset: str, variant: str, embedding: str, **configuration) -> Experiment:
+    configuration = {"variant": variant, "embedding": embedding, **configuration}
+    epochs = configuration.get("epochs")
+    return Experiment(
+        f"paper's table 1: {variant}, {embedding}, {dataset}, {f'{epochs} epochs' if epochs else 'all its epochs'}",
+        dataset, (0, 1, 2), functools.partial(run_paper, **configuration), configuration,
+    )  # fmt: skip
+
+
+# What two CPU cores can do in minutes; the full rows below want a GPU.
+_SHORT = {"dt": 1, "backprop": 1, "ct": 5, "fm": 5}
 
 EXPERIMENTS = {
     "mnist_shared": _preset("mnist", "shared", seeds=(0, 1, 2, 3, 4)),
@@ -239,27 +468,46 @@ EXPERIMENTS = {
         "mnist", (0, 1, 2), run_published_loop,
         {"optimizer": "Adam", "learning_rate": 1e-3, "batch_size": 128, "num_steps": 10, "epochs": 2},
     ),
+    "mnist_layers": _layers("mnist"),
+    "fashion_mnist_layers": _layers("fashion_mnist"),
+    **{
+        f"mnist_{variant}_one_hot_short": _paper("mnist", variant, "one_hot", epochs=epochs, inference_runs=1)
+        for variant, epochs in _SHORT.items()
+    },
+    "mnist_single_one_hot_short": _paper("mnist", "dt", "one_hot", epochs=10, inference_runs=1, num_steps=1),
+    **{
+        f"{dataset}_{variant}_{embedding}": _paper(dataset, variant, embedding)
+        for dataset in ("mnist", "cifar10", "cifar100") for variant in VARIANTS for embedding in EMBEDDINGS
+    },
 }  # fmt: skip
 
 
 def record(
-    name: str, *, data_root: str | None = None, device: str = "cpu", folder: str | Path = records.FOLDER, progress=None
+    name: str,
+    *,
+    dataset: str | None = None,
+    data_root: str | None = None,
+    device: str = "cpu",
+    folder: str | Path = records.FOLDER,
+    progress=None,
 ) -> dict:
-    """Run a named experiment over its seeds and write ``folder/NAME.json``.
+    """Run a named experiment over its seeds and write ``folder/NAME.json``. ``dataset`` replaces the experiment's own.
 
-    Each finished seed is kept in ``folder/NAME.partial``, so an interrupted recording goes on where it stopped.
+    Each finished seed is kept in ``folder/NAME.partial``, long training in ``folder/NAME.checkpoint``, so an interrupted
+    recording goes on where it stopped.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"unknown experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
-    target, partial = Path(folder) / f"{name}.json", Path(folder) / f"{name}.partial"
+    target, partial, checkpoint = (Path(folder) / f"{name}.{kind}" for kind in ("json", "partial", "checkpoint"))
     records.check_writable(target)
-    dataset = load_dataset(experiment.dataset, data_root)
+    command = f"python -m noprop_helpers record {name}" + (f" --dataset {dataset}" if dataset else "")
+    dataset = load_dataset(dataset or experiment.dataset, data_root)
     # Only seeds from the same code, data and hardware may share a record.
     origin = {
         "experiment": name,
         "description": experiment.description,
-        "command": f"python -m noprop_helpers record {name}",
+        "command": command,
         "configuration": experiment.configuration,
         "dataset": {
             "name": dataset.name,
@@ -273,11 +521,14 @@ def record(
     done = records.read_json(partial) if partial.exists() else None
     if done is None or done["origin"] != origin:
         done = {"origin": origin, "runs": []}
+        checkpoint.unlink(missing_ok=True)
+        records.write_json(partial, done)
     for seed in experiment.seeds[len(done["runs"]) :]:
         start = time.perf_counter()
-        result = experiment.run(dataset, seed, device, progress or (lambda iterable, description: iterable))
+        result = experiment.run(dataset, seed, device, progress or (lambda iterable, description: iterable), checkpoint)
         done["runs"].append({"seed": seed, "seconds": time.perf_counter() - start, **result})
         records.write_json(partial, done)
+        checkpoint.unlink(missing_ok=True)
     value = {
         **origin,
         "date": records.today(),

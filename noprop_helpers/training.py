@@ -1,6 +1,7 @@
 """Training: ready recipes, one ``fit`` for all models, interruption and resumption, and the accuracy at the end."""
 
 import random
+import time
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -221,6 +222,7 @@ def fit(
         raise ValueError("only the small layers of a NoPropDT can be trained together; use order='layer'")
     if resume and checkpoint is None:
         raise ValueError("resume needs the checkpoint to resume from")
+    start = time.perf_counter()
     progress = progress or (lambda iterable, description: iterable)
     generator = generator or torch.Generator(images.device).manual_seed(torch.initial_seed())
     # Settings that a resumed run must share with the interrupted one.
@@ -248,13 +250,13 @@ def fit(
             num_steps *= model.num_layers
         scheduler = torch.optim.lr_scheduler.OneCycleLR(stepper, learning_rate, total_steps=num_steps)
 
-    history = []
+    history, before = [], 0.0
     if saved is not None:
         stepper.load_state_dict(saved["optimizer"])
         if scheduler is not None:
             scheduler.load_state_dict(saved["scheduler"])
         generator.set_state(saved["generator"].cpu())
-        history = list(saved["history"].cpu())
+        history, before = list(saved["history"].cpu()), saved["seconds"]
     autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=bf16)
     for epoch in range(len(history) + 1, epochs + 1):
         model.train()
@@ -273,7 +275,8 @@ def fit(
         if checkpoint is not None:
             state = {"state": model.state_dict(), "optimizer": stepper.state_dict(), "generator": generator.get_state()}
             state |= {"scheduler": scheduler.state_dict()} if scheduler else {}
-            checkpoints.save(checkpoint, {"settings": settings, "history": torch.stack(history), **state})
+            state |= {"history": torch.stack(history), "seconds": before + time.perf_counter() - start}
+            checkpoints.save(checkpoint, {"settings": settings, **state})
         if after_epoch is not None:
             after_epoch(epoch)
     return torch.stack(history)
@@ -340,11 +343,20 @@ def encode_images(encoder: nn.Module, images: Tensor, progress: Callable) -> Ten
     return encode(encoder, images, progress=lambda chunks: progress(chunks, "features"))
 
 
-def accuracy(model: Model, images: Tensor, labels: Tensor, generator=None, layer: int | None = None) -> float:
-    """Fraction of images classified correctly, by the whole model or by one ``layer`` alone."""
+def accuracy(
+    model: Model, images: Tensor, labels: Tensor, generator=None, layer: int | None = None, num_steps: int | None = None
+) -> float:
+    """Fraction of images classified correctly, by the whole model or by one ``layer`` alone.
+
+    ``num_steps`` replaces a continuous-time model's own number of inference steps.
+    """
     check_images(images, labels, len(model.W))
-    correct = 0
-    for x, y in zip(images.split(200), labels.split(200)):
-        predicted = model.predict(x, generator) if layer is None else model.predict_alone(x, layer, generator)
+    correct, options = 0, {} if num_steps is None else {"num_steps": num_steps}
+    # The layers of a chain see every image anew and like it in the cache; a flow makes many small steps on its features.
+    batch_size = 200 if isinstance(model, NoPropDT) else 1000
+    for x, y in zip(images.split(batch_size), labels.split(batch_size)):
+        predicted = (
+            model.predict(x, generator, **options) if layer is None else model.predict_alone(x, layer, generator)
+        )
         correct += int((predicted == y).sum())
     return correct / len(labels)
