@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from . import records
 from .data import load_dataset
-from .experiments import EXPERIMENTS, record, train_preset
-from .training import PRESETS
+from .experiments import EXPERIMENTS, record, train_model
+from .training import EMBEDDINGS, PRESETS, VARIANTS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,22 +27,27 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> int:
     device = _device(options.device)
-    if options.json:
-        records.check_writable(options.json)
+    preset = options.preset or ("shared" if options.variant == "dt" and options.embedding == "one_hot" else "paper")
+    if options.resume and not options.checkpoint:
+        raise ValueError("--resume needs --checkpoint FILE, the file to resume from")
+    for path in filter(None, (options.json, options.checkpoint)):
+        records.check_writable(path)
     dataset = load_dataset(options.dataset, options.data_root, progress=sys.stderr.isatty())
-    model, result = train_preset(
-        dataset, options.preset, seed=options.seed, epochs=options.epochs, device=device, progress=progress_bar
-    )
-    local = "layer-local" if model.layer_local else "not layer-local: one encoder is trained by all layers"
+    model, result = train_model(
+        dataset, preset, variant=options.variant, embedding=options.embedding, seed=options.seed, epochs=options.epochs,
+        device=device, progress=progress_bar, checkpoint=options.checkpoint, resume=options.resume,
+    )  # fmt: skip
+    top = f" (top layer alone {100 * result['top_layer_accuracy']:.2f} %)" if "top_layer_accuracy" in result else ""
     print(
-        f"{dataset.name} dt/{options.preset}: test accuracy {100 * result['test_accuracy']:.2f} % "
-        f"(top layer alone {100 * result['top_layer_accuracy']:.2f} %) after {result['epochs']} epochs, "
-        f"{result['train_seconds']:.1f} s training on {device}, seed {options.seed}; {local}"
+        f"{dataset.name} {options.variant}/{preset}: test accuracy {100 * result['test_accuracy']:.2f} %{top} after "
+        f"{result['epochs']} epochs, {result['train_seconds']:.1f} s training on {device}, seed {options.seed}; "
+        f"{model.locality}"
     )
     if options.json:
-        details = {"dataset": dataset.name, "variant": "dt", "preset": options.preset, "layer_local": model.layer_local}
-        memory = {"peak_memory_mib": round(records.peak_memory_mib(device), 1)}
-        records.write_json(options.json, details | result | memory | records.environment(device) | {"date": records.today()})
+        details = {"dataset": dataset.name, "variant": options.variant, "preset": preset, "embedding": options.embedding}
+        details |= {"layer_local": model.layer_local}
+        memory = {"peak_memory_mib": round(records.peak_memory_mib(device), 1), "date": records.today()}
+        records.write_json(options.json, details | result | memory | records.environment(device))
     return 0
 
 
@@ -72,15 +77,26 @@ def _parser() -> argparse.ArgumentParser:
         "--dataset", default="digits", help="digits (default), mnist, fashion_mnist, cifar10, cifar100, folder:PATH"
     )
     one.add_argument("--data-root", metavar="DIR", help="where the data are (else NOPROP_DATA, else ./data)")
-    one.add_argument("--variant", choices=["dt"], default="dt", help="dt: discrete time")
     one.add_argument(
-        "--preset", choices=list(PRESETS), default="shared",
-        help="published: the notebook's algorithm as it is; shared (default): one encoder trained with all layers, "
-        "so not layer-local; local: nothing trained across layers",
+        "--variant", choices=list(VARIANTS), default="dt",
+        help="dt: discrete time (default); ct: continuous time; fm: flow matching; "
+        "backprop, adjoint: the paper's baselines, trained end to end",
+    )  # fmt: skip
+    one.add_argument(
+        "--preset", choices=[*PRESETS, "paper"],
+        help="published: the notebook's algorithm as it is; shared (default for dt): one encoder trained with all "
+        "layers, so not layer-local; local: nothing trained across layers; paper (default for the other variants): "
+        "the paper's blocks, loss and settings, long on a CPU",
+    )  # fmt: skip
+    one.add_argument(
+        "--embedding", choices=EMBEDDINGS, default="one_hot",
+        help="of the preset paper: fixed one_hot (default), learned with 20 dimensions, or image-sized prototype",
     )  # fmt: skip
     one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     one.add_argument("--seed", type=_at_least(0), default=0)
     one.add_argument("--epochs", type=_at_least(1), help="passes over the training data (default: the preset's own)")
+    one.add_argument("--checkpoint", metavar="FILE", help="write the model and the state of training there, every epoch")
+    one.add_argument("--resume", action="store_true", help="go on from the --checkpoint of an interrupted run")
     one.add_argument("--json", metavar="FILE", help="write the result and its settings to FILE")
     one.set_defaults(command=train)
 

@@ -16,52 +16,69 @@ from .features import encode
 from .noprop import NoPropDT
 from .samplers import sample_posterior
 from .schedules import alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas
-from .training import EMBEDDINGS, PRESETS, VARIANTS, Recipe, accuracy, fit, label_embedding
+from .training import EMBEDDINGS, PRESETS, VARIANTS, Model, Recipe, accuracy, fit, label_embedding
 
 
 class Trained(NamedTuple):
-    model: NoPropDT
+    model: Model
     result: dict
 
 
-def train_preset(
+def train_model(
     dataset: Dataset,
     preset: str = "shared",
     *,
+    variant: str = "dt",
+    embedding: str = "one_hot",
     seed: int = 0,
     epochs: int | None = None,
     device: str = "cpu",
     progress: Callable | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
 ) -> Trained:
     """Build a preset's model for this data, train it, and measure it once on the test split.
 
-    Seconds of training include fitting and computing features, not reading the data. ``epochs`` None takes the
-    preset's own number.
+    The preset "paper" is the paper's model of the ``variant``, with its ``embedding``; the others are NoProp-DT with
+    one-hot embeddings. Seconds of training include fitting and computing features, not reading the data. ``epochs``
+    None takes the preset's own number. ``checkpoint`` and ``resume`` as in ``fit``.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    if preset != "paper" and (variant != "dt" or embedding != "one_hot"):
+        raise ValueError(f"the preset {preset} is dt with one_hot embeddings; for {variant}, {embedding} take the preset paper")
     images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
     generator = torch.Generator(device).manual_seed(seed)
     start = time.perf_counter()
-    with torch.random.fork_rng(devices=[]):  # initial weights from the seed, the caller's random state untouched
-        torch.manual_seed(seed)
-        recipe = PRESETS[preset](images, len(dataset.class_names), generator=generator)
-    model, settings = recipe.model.to(device), recipe._asdict()
-    del settings["model"]
+    if preset == "paper":
+        recipe = paper_recipe(dataset, variant, embedding, seed)
+    elif preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}, paper")
+    else:
+        with torch.random.fork_rng(devices=[]):  # initial weights from the seed, the caller's random state untouched
+            torch.manual_seed(seed)
+            recipe = PRESETS[preset](images, len(dataset.class_names), generator=generator)
+    settings = recipe._asdict()
+    model = settings.pop("model").to(device)
     settings["epochs"] = epochs or settings["epochs"]
-    fit(model, images, labels, **settings, generator=generator, progress=progress)
+    about = {
+        "dataset": dataset.name, "preset": preset, "variant": variant, "embedding": embedding,
+        "image_shape": list(images.shape[1:]), "class_names": list(dataset.class_names),
+    }  # fmt: skip
+    fit(
+        model, images, labels, **settings, generator=generator, progress=progress,
+        checkpoint=checkpoint, resume=resume, about=about,
+    )  # fmt: skip
+    _synchronize(device)
+    seconds = checkpoints.load(checkpoint)["seconds"] if resume else time.perf_counter() - start
+    test = dataset.test_images.to(device), dataset.test_labels.to(device)
+    result = {"test_accuracy": accuracy(model, *test, generator)}
+    if variant == "dt":
+        result["top_layer_accuracy"] = accuracy(model, *test, generator, layer=model.num_layers)
+    return Trained(model, result | {"train_seconds": seconds, "seed": seed, **settings})
+
+
+def _synchronize(device: str) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
-    test = dataset.test_images.to(device), dataset.test_labels.to(device)
-    result = {
-        "test_accuracy": accuracy(model, *test, generator),
-        "top_layer_accuracy": accuracy(model, *test, generator, layer=model.num_layers),
-        "train_seconds": seconds,
-        "seed": seed,
-        **settings,
-    }
-    return Trained(model, result)
 
 
 # --- The published notebook -------------------------------------------------------------------------------------------
@@ -392,8 +409,7 @@ def run_paper(
         model, dataset.train_images.to(device), dataset.train_labels.to(device), **settings,
         generator=generator, progress=progress, checkpoint=checkpoint, resume=resume,
     )  # fmt: skip
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
+    _synchronize(device)
     seconds = time.perf_counter() - start if checkpoint is None else checkpoints.load(checkpoint)["seconds"]
     test = dataset.test_images.to(device), dataset.test_labels.to(device)
     runs = [accuracy(model, *test, generator) for _ in range(inference_runs)]
@@ -427,7 +443,7 @@ class Experiment(NamedTuple):
 
 def _preset(dataset: str, preset: str, seeds: tuple[int, ...]) -> Experiment:
     def run(data, seed, device, progress, checkpoint):
-        return train_preset(data, preset, seed=seed, device=device, progress=progress).result
+        return train_model(data, preset, seed=seed, device=device, progress=progress).result
 
     return Experiment(
         f"preset {preset} on {dataset}, its own epochs, test split measured once at the end",

@@ -5,6 +5,8 @@ are summed over a coarse grid and projected on their leading principal component
 that was trained, so each of them can be trained alone, anywhere.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -94,6 +96,15 @@ class PatchFeatures(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         return (self.pooled(images) - self.pooled_mean) @ self.projection
+
+    @classmethod
+    def like(cls, state: dict[str, Tensor], channels: int) -> "PatchFeatures":
+        """An instance with the shapes of a saved ``state_dict`` and its values; ``channels`` are those of the images."""
+        patch_size = math.isqrt(len(state["patch_mean"]) // channels)
+        grid = math.isqrt(len(state["pooled_mean"]) // len(state["centres"]))
+        features = cls(patch_size, grid, state["patch_mean"], state["whitening"], state["centres"])
+        features.pooled_mean, features.projection = state["pooled_mean"], state["projection"]
+        return features
 
     @classmethod
     @torch.no_grad()

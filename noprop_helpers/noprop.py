@@ -30,6 +30,8 @@ class _Model(nn.Module):
     """What the models share: label embeddings, given or learned, and files of weights."""
 
     num_layers = 1
+    layer_local = True  # one block that takes every step: no step's loss reaches another step
+    locality = "one block for all times, no gradient between steps"
 
     def __init__(self, encoder: nn.Module, W: Tensor, train_encoder: bool = False):
         super().__init__()
@@ -126,6 +128,13 @@ class NoPropDT(_Model):
     def layer_local(self) -> bool:
         """Whether no parameter that a layer's output depends on is trained by more than one layer's loss."""
         return not self.train_encoder and not self.W.requires_grad
+
+    @property
+    def locality(self) -> str:
+        """``layer_local`` in words."""
+        if self.layer_local:
+            return "layer-local"
+        return f"not layer-local: one {'encoder' if self.train_encoder else 'embedding'} is trained by all layers"
 
     def noised_states(self, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A fresh z_t ~ q(z_t | u_y) for every layer: labels [B] -> [T, B, D]; entry t - 1 is layer t's input."""
@@ -337,6 +346,9 @@ class Propagated(_Model):
 
     ``net(images, z) -> class scores [B, K]``; its start z is drawn from N(0, I), in training as in inference.
     """
+
+    layer_local = False
+    locality = "not layer-local: gradients pass through all steps"
 
     def __init__(self, encoder: nn.Module, net: BackpropNet | NeuralODE):
         super().__init__(encoder, net.W)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoints
-from .backprop import BackpropNet
+from .backprop import BackpropNet, NeuralODE
 from .blocks import ConvBlock, ConvEncoder, DenoisingMLP, LinearReadout, RadialReadout, Standardize, TimedConvBlock
 from .data import check_images
 from .embeddings import gaussian, orthogonal, prototypes
@@ -161,7 +161,20 @@ def paper_backprop(images: Tensor, W: Tensor, num_steps: int = 10) -> Recipe:
     return Recipe(model, _paper_epochs(images, 150), optimizer="adamw", weight_decay=1e-3, order="layer")
 
 
-VARIANTS = {"dt": paper_dt, "ct": paper_ct, "fm": paper_fm, "backprop": paper_backprop}
+def paper_adjoint(images: Tensor, W: Tensor, num_steps: int = 1000) -> Recipe:
+    """The paper's continuous-time baseline: one block as a neural ODE, trained by the adjoint method of torchdiffeq."""
+    try:
+        from torchdiffeq import odeint_adjoint
+    except ImportError:
+        raise ValueError("the variant adjoint needs torchdiffeq: pip install torchdiffeq") from None
+    num_classes, embed_dim = W.shape
+    block = TimedConvBlock(images.shape[1:], embed_dim, num_classes, _is_image_sized(W, images))
+    net = NeuralODE(block, W, LinearReadout(embed_dim, num_classes), odeint_adjoint, num_steps)
+    model = Propagated(Standardize.fit(images, (0, 2, 3)), net)
+    return Recipe(model, _paper_epochs(images, 500), weight_decay=1e-3, order="layer")
+
+
+VARIANTS = {"dt": paper_dt, "ct": paper_ct, "fm": paper_fm, "backprop": paper_backprop, "adjoint": paper_adjoint}
 
 
 def _is_image_sized(W: Tensor, images: Tensor) -> bool:
@@ -194,6 +207,7 @@ def fit(
     after_epoch: Callable[[int], None] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    about: dict | None = None,
 ) -> Tensor:
     """Train a model: images [N, C, H, W], labels [N] -> mean loss per epoch and layer [epochs, num_layers].
 
@@ -208,6 +222,7 @@ def fit(
     - ``progress(iterable, description)`` may wrap long loops; ``after_epoch(epoch)`` sees the updated model
     - ``checkpoint``: a file written after every epoch. With ``resume``, and the same arguments otherwise, training goes
       on from it, to the same weights, bit for bit, as without the interruption (on the same machine)
+    - ``about``: plain values to keep in the checkpoint, which a resumed run must share too
 
     A frozen encoder is run over the images once.
     """
@@ -229,7 +244,7 @@ def fit(
     settings = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "one_cycle": one_cycle,
         "optimizer": optimizer, "weight_decay": weight_decay, "order": order, "bf16": bf16,
-        "images": len(images), "seed": generator.initial_seed(),
+        "images": len(images), "seed": generator.initial_seed(), **(about or {}),
     }  # fmt: skip
     saved = checkpoints.load(checkpoint, images.device) if resume else None
     if saved is not None:
@@ -335,6 +350,26 @@ def _check_same_run(saved: dict, settings: dict, path) -> None:
     for name, value in settings.items():
         if saved["settings"].get(name) != value:
             raise ValueError(f"{path} is from a run with {name} {saved['settings'].get(name)}; this one has {value}")
+
+
+def load_trained(path: str | Path, device: str = "cpu") -> Model:
+    """The model of a checkpoint that ``python -m noprop_helpers train --checkpoint`` wrote, ready to predict."""
+    content = checkpoints.load(path, device)
+    about, state = content.get("settings", {}), content.get("state", {})
+    if "image_shape" not in about:
+        raise ValueError(f"{path} does not say what model it holds; build the model and call its load(path)")
+    # Only shapes count here: constants that were fitted to data are in the file.
+    images, num_classes = torch.zeros(1, *about["image_shape"], device=device), len(about["class_names"])
+    if about["preset"] == "paper":
+        W = nn.Parameter(torch.zeros_like(state["W"])) if about["embedding"] != "one_hot" else state["W"]
+        model = VARIANTS[about["variant"]](images, W).model
+    elif about["preset"] == "local":
+        encoder = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
+        model = local(images, num_classes, features=PatchFeatures.like(encoder, len(images[0]))).model
+    else:
+        model = PRESETS[about["preset"]](images, num_classes).model
+    checkpoints.load_state(model.to(device), state, path)
+    return model.eval()
 
 
 def encode_images(encoder: nn.Module, images: Tensor, progress: Callable) -> Tensor:

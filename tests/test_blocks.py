@@ -1,7 +1,20 @@
+import math
+
 import pytest
 import torch
+from torch import nn
 
-from noprop_helpers.blocks import ConvEncoder, DenoisingMLP, Standardize, expected_embedding
+from noprop_helpers.blocks import (
+    ConvBlock,
+    ConvEncoder,
+    DenoisingMLP,
+    LinearReadout,
+    RadialReadout,
+    Standardize,
+    TimedConvBlock,
+    expected_embedding,
+    timestep_embedding,
+)
 
 
 def count(module):
@@ -62,5 +75,88 @@ def test_expected_embedding_is_a_mean_of_rows():
     ],
 )
 def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_conv_block_is_figure_6():
+    """2.0 M parameters on MNIST, and the paper's order of operations, written out."""
+    block, images, z = ConvBlock().eval(), torch.rand(3, 1, 28, 28), torch.randn(3, 10)
+    assert count(block) == 2_001_290
+    for norm in block.modules():  # running statistics that are not the initial 0 and 1
+        if isinstance(norm, nn.BatchNorm1d):
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+    convolutions, linear, norm = block.image_path
+    conv_1, conv_2, conv_3 = (m for m in convolutions if isinstance(m, nn.Conv2d))
+    assert [m.p for m in convolutions if isinstance(m, nn.Dropout)] == [0.2, 0.2, 0.2]
+    hidden = torch.max_pool2d(torch.relu(conv_1(images)), 2)
+    hidden = torch.max_pool2d(torch.relu(conv_3(torch.relu(conv_2(hidden)))), 2)
+    features = norm(linear(hidden.flatten(1)))
+    first, first_norm, _, residual = block.state_path
+    h = torch.relu(first_norm(first(z)))
+    a, a_norm, _, b, b_norm = residual
+    h = h + b_norm(b(torch.relu(a_norm(a(h)))))
+    f1, n1, _, f2, n2, _, f3 = block.fuse
+    expected = f3(torch.relu(n2(f2(torch.relu(n1(f1(torch.cat([features, h], 1))))))))
+    torch.testing.assert_close(block(images, z), expected)
+    torch.testing.assert_close(block.head(block.encode(images), z), expected)
+
+
+def test_timed_conv_block_is_figure_6_without_batch_norm():
+    block, images, z, t = TimedConvBlock().eval(), torch.rand(3, 1, 28, 28), torch.randn(3, 10), torch.rand(3)
+    assert not any(isinstance(m, nn.BatchNorm1d) for m in block.modules())
+    time = torch.relu(block.time_path[0](timestep_embedding(t)))
+    state = torch.relu(block.state_path[0](z))
+    expected = block.fuse(torch.cat([block.encode(images), state, time], 1))
+    torch.testing.assert_close(block(images, z, t), expected)
+    assert not torch.equal(block(images, z, t), block(images, z, 1 - t))
+
+
+@pytest.mark.parametrize("kind", [ConvBlock, TimedConvBlock])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 12)])
+@pytest.mark.parametrize("image_sized", [False, True])
+def test_conv_blocks_fit_images_and_states(kind, shape, image_sized):
+    embed_dim = math.prod(shape) if image_sized else 5
+    block = kind(shape, embed_dim, 7, image_sized=image_sized)
+    time = (torch.rand(4),) if kind is TimedConvBlock else ()
+    assert block(torch.rand(4, *shape), torch.randn(4, embed_dim), *time).shape == (4, 7)
+
+
+def test_timestep_embedding_by_hand():
+    t, dim = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64), 8
+    embedding = timestep_embedding(t, dim)
+    for row, time in zip(embedding, t.tolist()):
+        angles = [1000 * time / 10_000 ** (i / 4) for i in range(4)]
+        expected = [math.cos(angle) for angle in angles] + [math.sin(angle) for angle in angles]
+        torch.testing.assert_close(row, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_radial_readout_is_equations_15_and_16():
+    readout, W, z = RadialReadout(4, 3, sigma=0.7), torch.randn(3, 4), torch.randn(5, 4)
+    probabilities = readout(z, W).softmax(1)
+    for i in range(5):
+        y = readout.linear(z[i]).softmax(0) @ W
+        kernel = torch.stack([torch.exp(-((y - w) ** 2).sum() / (2 * 0.7**2)) for w in W])
+        torch.testing.assert_close(probabilities[i], kernel / kernel.sum())
+
+
+def test_linear_readout_is_a_linear_layer():
+    readout, z = LinearReadout(4, 3), torch.randn(5, 4)
+    torch.testing.assert_close(readout(z, torch.randn(3, 4)), z @ readout.weight.T + readout.bias)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: ConvBlock((1, 3, 8)), r"\(1, 3, 8\) are too small"),
+        (lambda: ConvBlock((1, 8, 8), 10, image_sized=True), "has D = 64, got 10"),
+        (lambda: ConvBlock()(torch.rand(2, 1, 8, 8), torch.randn(2, 10)), r"expected images \[B, 1, 28, 28\]"),
+        (lambda: ConvBlock()(torch.rand(2, 1, 28, 28), torch.randn(3, 10)), r"expected z \[2, 10\].*got \[3, 10\]"),
+        (lambda: timestep_embedding(torch.rand(3), 7), "even dim"),
+        (lambda: RadialReadout(3, 3, sigma=0), "sigma must be positive, got 0"),
+    ],
+)
+def test_conv_block_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

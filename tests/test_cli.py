@@ -1,4 +1,5 @@
 import fcntl
+import functools
 import json
 import os
 import struct
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from noprop_helpers import __main__ as cli
-from noprop_helpers import experiments, records
+from noprop_helpers import checkpoints, experiments, records, training
 
 
 def run(*arguments, **environment):
@@ -73,7 +74,7 @@ def test_training_leaves_the_callers_random_state_alone():
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
-    experiments.train_preset(load_dataset("digits"), "shared", epochs=1)
+    experiments.train_model(load_dataset("digits"), "shared", epochs=1)
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -89,6 +90,12 @@ def test_training_leaves_the_callers_random_state_alone():
         (["train", "--preset", "best"], "invalid choice: 'best'"),
         (["train", "--json", "no/such/folder/out.json"], "no/such/folder does not exist"),
         (["train", "--json", "."], "it is a folder"),
+        (["train", "--variant", "vae"], "invalid choice: 'vae'"),
+        (["train", "--variant", "ct", "--preset", "local"], "take the preset paper"),
+        (["train", "--preset", "shared", "--embedding", "learned"], "take the preset paper"),
+        (["train", "--resume"], "--resume needs --checkpoint FILE"),
+        (["train", "--resume", "--checkpoint", "none.pt"], "no file none.pt"),
+        (["train", "--checkpoint", "no/such/folder/m.pt"], "no/such/folder does not exist"),
         (["record", "nope"], "unknown experiment 'nope'; choose one of mnist_shared"),
         ([], "required"),
     ],
@@ -117,7 +124,7 @@ def test_missing_data_is_one_clear_line(tmp_path):
 def tiny_experiment(monkeypatch, seeds=(0, 1, 2), fail_at=None):
     calls = []
 
-    def one(dataset, seed, device, progress):
+    def one(dataset, seed, device, progress, checkpoint):
         calls.append(seed)
         if seed == fail_at:
             raise KeyboardInterrupt
@@ -155,3 +162,40 @@ def test_seeds_of_other_code_are_not_reused(monkeypatch, tmp_path):
     calls = tiny_experiment(monkeypatch)
     experiments.record("tiny", folder=tmp_path)
     assert calls == [0, 1, 2]
+
+
+@pytest.mark.parametrize("variant, said", [("fm", "one block for all times"), ("backprop", "not layer-local")])
+def test_variants_train_with_the_papers_settings(variant, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(training.VARIANTS, variant, functools.partial(training.VARIANTS[variant], num_steps=2))
+    assert cli.main(["train", "--variant", variant, "--epochs", "1", "--json", str(tmp_path / "out.json")]) == 0
+    assert f"digits {variant}/paper: test accuracy" in (line := capsys.readouterr().out) and said in line
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert (result["variant"], result["preset"], result["embedding"]) == (variant, "paper", "one_hot")
+    assert result["layer_local"] == (variant == "fm") and result["weight_decay"] == 1e-3
+
+
+def test_an_interrupted_command_resumes_to_the_same_model(tmp_path, monkeypatch, capsys):
+    """train, killed after its first epoch, then --resume: the weights of an uninterrupted run."""
+    command = ["train", "--epochs", "2", "--checkpoint"]
+    assert cli.main([*command, str(tmp_path / "straight.pt")]) == 0
+    save, saved = checkpoints.save, []
+
+    def save_and_die(path, content):
+        save(path, content)
+        saved.append(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "save", save_and_die)
+    assert cli.main([*command, str(tmp_path / "cut.pt")]) == 130 and len(saved) == 1
+    monkeypatch.undo()
+    assert cli.main([*command, str(tmp_path / "cut.pt"), "--resume"]) == 0
+    one, two = (checkpoints.load(tmp_path / f"{name}.pt")["state"] for name in ("straight", "cut"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split(" after ")[0] == lines[1].split(" after ")[0]
+
+
+def test_record_takes_a_copy_of_the_data(monkeypatch, tmp_path):
+    tiny_experiment(monkeypatch)
+    value = experiments.record("tiny", dataset="digits", folder=tmp_path)
+    assert value["command"] == "python -m noprop_helpers record tiny --dataset digits"

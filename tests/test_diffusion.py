@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from noprop_helpers.diffusion import forward_chain, kl_to_prior, q_sample
+from noprop_helpers.diffusion import flow_path, forward_chain, kl_to_prior, q_sample
 from noprop_helpers.embeddings import one_hot
 from noprop_helpers.schedules import alpha_bar_from_alphas, linear_alphas
 
@@ -93,9 +93,21 @@ def test_kl_to_prior_against_torch_distributions():
         (lambda: forward_chain(torch.ones(3), linear_alphas(2)), r"u must have shape \[B, D\], got \[3\]"),
         (lambda: forward_chain(torch.ones(3, 2), torch.tensor([0.5, 0.0])), r"in \(0, 1\]"),
         (lambda: forward_chain(torch.ones(3, 2), torch.tensor([])), "T >= 1"),
+        (lambda: flow_path(torch.ones(3, 2), 0.5, torch.ones(3, 1)), r"got \[3, 2\], \[3, 1\]"),
+        (lambda: flow_path(torch.ones(3, 2), torch.ones(2), torch.ones(3, 2)), r"\[2\]"),
         (lambda: kl_to_prior(torch.ones(3, 2), 1.0), r"\[0, 1\)"),
     ],
 )
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_flow_path_is_straight_and_its_velocity_the_derivative():
+    u, noise = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    torch.testing.assert_close(flow_path(u, 0.0, noise).z, u)
+    torch.testing.assert_close(flow_path(u, 1.0, noise).z, noise)
+    t = torch.rand(5, dtype=torch.float64)
+    here, there = flow_path(u, t, noise), flow_path(u, t + 1e-3, noise)
+    torch.testing.assert_close((there.z - here.z) / 1e-3, here.velocity)
+    torch.testing.assert_close(flow_path(u, t, noise, jitter=torch.ones_like(u)).z, here.z + 1)

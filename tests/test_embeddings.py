@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from noprop_helpers.embeddings import nearest_class, one_hot
+from noprop_helpers.embeddings import gaussian, nearest_class, one_hot, orthogonal, prototypes
 
 
 def test_one_hot_rows():
@@ -27,9 +27,35 @@ def test_nearest_class_of_one_hot_is_argmax():
         (lambda: one_hot(torch.tensor([-1]), 10), "from -1"),
         (lambda: one_hot(torch.tensor([1.0]), 10), "int64, got .* torch.float32"),
         (lambda: one_hot(torch.tensor([[1]]), 10), r"shape \[B\]"),
+        (lambda: orthogonal(10, 9), "embed_dim >= 10, got 9"),
+        (lambda: prototypes(torch.rand(4, 1, 2, 2), torch.tensor([0, 0, 1, 1]), 3), "class 2 has no image"),
+        (lambda: prototypes(torch.rand(4, 4), torch.tensor([0, 0, 1, 1]), 2), r"got \[4, 4\], \[4\]"),
         (lambda: nearest_class(torch.ones(2, 3), torch.ones(4, 5)), r"\[2, 3\] and \[4, 5\]"),
     ],
 )
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_orthogonal_rows_are_orthonormal_and_random():
+    W = orthogonal(10, 20, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(W @ W.T, torch.eye(10), atol=1e-5, rtol=0)
+    assert not torch.equal(W, orthogonal(10, 20, torch.Generator().manual_seed(1)))
+    draws = torch.stack([orthogonal(1, 4, torch.Generator().manual_seed(seed)) for seed in range(2000)])
+    assert (draws.mean(0).abs() < 5 * 0.5 / 2000**0.5).all()  # no direction is preferred
+
+
+def test_gaussian_rows_have_squared_length_about_1():
+    W = gaussian(2000, 20, torch.Generator().manual_seed(0))
+    assert W.square().sum(1).mean().item() == pytest.approx(1, abs=0.03)
+
+
+def test_prototypes_are_medoids_by_brute_force():
+    g = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(41, 1, 3, 3, generator=g), torch.arange(41) % 4
+    W = prototypes(images, labels, 4)
+    for k in range(4):
+        own = [image.flatten() for image, label in zip(images, labels) if label == k]
+        medians = [torch.stack([(a - b).norm() for b in own]).median().item() for a in own]
+        assert torch.equal(W[k], own[medians.index(min(medians))])

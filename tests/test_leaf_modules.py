@@ -20,6 +20,8 @@ USES = {
     "features": "m.PatchFeatures.fit(torch.rand(9, 1, 8, 8), num_centres=4, patch_size=3, num_patches=90)(torch.rand(2, 1, 8, 8))",
     "losses": "m.readout_loss(torch.randn(2, 3), torch.tensor([0, 1]))",
     "samplers": "m.sample_renoise(lambda t, z: z, torch.randn(2, 3), torch.tensor([1.0, 0.5]))",
+    "backprop": "m.BackpropNet([torch.nn.Bilinear(2, 3, 3)], torch.eye(3), torch.nn.Bilinear(3, 3, 4)).mix",
+    "checkpoints": "(m.save('f.pt', {'a': torch.ones(2)}), m.load('f.pt'))[1]['a']",
     "layerwise": "m.LayerStack([torch.nn.Bilinear(3, 2, 4) for _ in range(5)])(torch.rand(7, 3), torch.rand(5, 7, 2))",
 }
 

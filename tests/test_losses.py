@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from noprop_helpers.losses import dt_loss, readout_loss, squared_error
+from noprop_helpers.losses import ct_loss, dt_loss, fm_loss, readout_loss, squared_error
 from noprop_helpers.schedules import cosine_alpha_bar, snr_weights
 
 
@@ -44,9 +44,29 @@ def test_losses_of_stacked_layers_do_not_mix():
         (lambda: squared_error(torch.ones(4), torch.ones(4)), "target's shape"),
         (lambda: dt_loss(torch.ones(4, 3), torch.ones(3, 3), 1.0, 10), r"\[3, 3\], got \[4, 3\]"),
         (lambda: dt_loss(torch.ones(2, 4, 3), torch.ones(4, 3), torch.ones(4), 10), r"snr_weight .* \[4\]"),
+        (lambda: ct_loss(torch.ones(4, 3), torch.ones(4, 3), torch.ones(3)), r"shape \[4\].*got \[3\]"),
+        (lambda: fm_loss(torch.ones(4, 3), torch.ones(4, 1)), r"\[4, 1\], got \[4, 3\]"),
         (lambda: readout_loss(torch.ones(4, 3), torch.ones(3, dtype=torch.int64)), r"\[4, 3\], \[3\]"),
     ],
 )
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_gradient_step_of_each_loss_against_its_formula():
+    """d loss / d output, derived by hand, for every loss."""
+    g = torch.Generator().manual_seed(0)
+    out = torch.randn(6, 4, generator=g, dtype=torch.float64, requires_grad=True)
+    u, rate = torch.randn(6, 4, generator=g, dtype=torch.float64), torch.rand(6, generator=g, dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    difference = out.detach() - u
+    for loss, gradient in [
+        (squared_error(out, u), difference / 2),  # 2 / D with D = 4
+        (dt_loss(out, u, 3.0, num_steps=10, eta=0.1), 10 * 0.1 * 3.0 * difference),
+        (ct_loss(out, u, rate, eta=0.5), 0.5 * rate[:, None] * difference),
+        (fm_loss(out, u), 2 * difference),
+        (readout_loss(out, labels), out.detach().softmax(1) - torch.eye(4, dtype=torch.float64)[labels]),
+    ]:
+        stepped = torch.autograd.grad(loss.sum(), out)[0]
+        torch.testing.assert_close(stepped, gradient)

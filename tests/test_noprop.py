@@ -7,8 +7,8 @@ from torch import nn
 from noprop_helpers.blocks import DenoisingMLP, Standardize
 from noprop_helpers.data import load_dataset
 from noprop_helpers.noprop import NoPropDT
-from noprop_helpers.training import PRESETS, accuracy, fit
 from noprop_helpers.schedules import cosine_alpha_bar
+from noprop_helpers.training import PRESETS, accuracy, fit
 
 T, K = 4, 10
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from noprop_helpers.diffusion import q_sample
-from noprop_helpers.samplers import sample_posterior, sample_renoise
+from noprop_helpers.samplers import sample_euler, sample_heun, sample_posterior, sample_renoise
 from noprop_helpers.schedules import (
     alpha_bar_from_alphas,
     cosine_alpha_bar,
@@ -104,5 +104,44 @@ def test_same_generator_same_walk():
     ],
 )
 def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def decay(t, z):
+    """dz/dt = (2 + t) z, with z(0) = z(1) exp(-2.5)."""
+    return (2 + t) * z
+
+
+@pytest.mark.parametrize("sampler, order", [(sample_euler, 1), (sample_heun, 2)])
+def test_order_of_the_solvers_is_measured(sampler, order):
+    z_1, exact = torch.ones(1, 1, dtype=torch.float64), math.exp(-2.5)
+    errors = [abs(sampler(decay, z_1, n).item() - exact) for n in (40, 80, 160)]
+    for coarse, fine in zip(errors, errors[1:]):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.1)
+
+
+@pytest.mark.parametrize("sampler", [sample_euler, sample_heun])
+def test_a_straight_path_takes_one_step(sampler):
+    u, noise = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    torch.testing.assert_close(sampler(lambda t, z: noise - u, noise, 1), u)
+
+
+@pytest.mark.parametrize("sampler", [sample_euler, sample_heun])
+def test_flow_callback_sees_every_state_from_noise_to_label(sampler):
+    seen = []
+    end = sampler(decay, torch.ones(2, 1), 4, lambda t, z, v: seen.append((t, z)))
+    assert [t for t, _ in seen] == [0.75, 0.5, 0.25, 0.0] and torch.equal(seen[-1][1], end)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: sample_euler(decay, torch.ones(2), 4), r"\[B, D\], got \[2\]"),
+        (lambda: sample_heun(decay, torch.ones(2, 1), 0), "at least 1, got 0"),
+        (lambda: sample_euler(lambda t, z: z[:1], torch.ones(2, 1), 4), r"\[2, 1\], got \[1, 1\]"),
+    ],
+)
+def test_flow_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from noprop_helpers.schedules import (
+    LearnedGamma,
     alpha_bar_from_alphas,
     alphas_from_alpha_bar,
     cosine_alpha_bar,
@@ -142,3 +143,28 @@ def test_snr_weights_are_positive_and_telescope():
 def test_errors_say_what_was_expected_and_what_came(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_learned_gamma_increases_whatever_its_weights(seed):
+    gamma, g = LearnedGamma(-4.0, 6.0).double(), torch.Generator().manual_seed(seed)
+    for name, parameter in gamma.named_parameters():
+        if parameter.ndim:
+            parameter.data = 5 * torch.randn(parameter.shape, generator=g, dtype=torch.float64)
+    gamma.raw_range.data = 5 * torch.randn((), generator=g, dtype=torch.float64)
+    t = torch.linspace(0, 1, 201, dtype=torch.float64)
+    values, rate = gamma(t)
+    assert (values.diff() > 0).all() and (rate > 0).all()
+    assert values[0].item() == pytest.approx(-4.0)
+    assert values[-1].item() == pytest.approx(-4.0 + torch.nn.functional.softplus(gamma.raw_range).item())
+
+
+def test_learned_gamma_starts_between_its_ends_and_its_rate_is_the_derivative():
+    gamma = LearnedGamma(-4.0, 6.0).double()
+    t = torch.linspace(0, 1, 51, dtype=torch.float64, requires_grad=True)
+    values, rate = gamma(t)
+    assert values[0].item() == pytest.approx(-4.0) and values[-1].item() == pytest.approx(6.0, abs=1e-5)
+    torch.testing.assert_close(rate, torch.autograd.grad(values.sum(), t)[0])
+    assert gamma(torch.tensor(0.3, dtype=torch.float64)).gamma.shape == ()
+    with pytest.raises(ValueError, match="gamma_0 < gamma_1"):
+        LearnedGamma(3.0, 3.0)
