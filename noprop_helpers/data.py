@@ -145,6 +145,24 @@ def dataset_checksum(dataset: Dataset) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def crop_and_flip(images: Tensor, padding: int = 4) -> Tensor:
+    """The usual augmentation of small colour images: images [B, C, H, W] -> the same shape.
+
+    Every image is moved by up to ``padding`` pixels each way, what it leaves filled by reflection, and mirrored left to
+    right half of the time. Draws come from torch's global random state, on the CPU.
+    """
+    batch, _, height, width = images.shape
+    padded = torch.nn.functional.pad(images, [padding] * 4, mode="reflect")
+    top, left = torch.randint(2 * padding + 1, (2, batch, 1))
+    rows = (top + torch.arange(height)).to(images.device)  # [B, H]
+    columns = left + torch.arange(width)
+    mirrored = torch.rand(batch, 1) < 0.5
+    columns = torch.where(mirrored, columns.flip(1), columns).to(images.device)  # [B, W]
+    sample = torch.arange(batch, device=images.device)[:, None, None, None]
+    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
+    return padded[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
 def check_images(images: Tensor, labels: Tensor | None = None, num_classes: int | None = None) -> None:
     """Check that images and labels can be trained on.
 

@@ -169,21 +169,32 @@ class NoPropDT(_Model):
         return loss + self.label_loss(labels, generator) if self.objective == "elbo" else loss
 
     @torch.no_grad()
-    def predict(self, images: Tensor, generator: torch.Generator | None = None, callback: Callable | None = None):
+    def predict(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        callback: Callable | None = None,
+        *,
+        noise: bool = True,
+    ) -> Tensor:
         """Walk the layers from pure noise: images [B, C, H, W] -> predicted classes [B] int64.
 
-        ``callback(t, z, u_hat)`` sees every new state, as in the samplers.
+        ``callback(t, z, u_hat)`` sees every new state, as in the samplers. ``noise=False`` leaves out the sqrt(c_t) eps
+        of every posterior step: the chain then answers, where otherwise it samples (chapter 6).
         """
         check_images(images)
+        if self.levels is not None and not noise:
+            raise ValueError("re-noising is noise alone; only the posterior rule (levels=None) can do without")
         features, z = self.encoder(images), self._noise(len(images), generator)
 
         def denoise(t: int, z: Tensor) -> Tensor:
             return self.denoised(self.layers[t - 1](features, z))
 
-        if self.posterior is None:
+        if self.levels is not None:
             z = sample_renoise(denoise, z, self.levels, generator, callback)
         else:
-            z = sample_posterior(denoise, z, *self.posterior, generator, callback)
+            a, b, c = self.posterior
+            z = sample_posterior(denoise, z, a, b, c if noise else torch.zeros_like(c), generator, callback)
         return self.classify(z)
 
     def classify(self, z: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ def paper_ct(images: Tensor, W: Tensor, num_steps: int = 1000) -> Recipe:
         LinearReadout(embed_dim, num_classes),
         num_steps=num_steps,
     )
-    return Recipe(model, _paper_epochs(images, 500), weight_decay=1e-3, order="layer")
+    return Recipe(model, _paper_epochs(images, 500 if num_classes < 100 else 1000), weight_decay=1e-3, order="layer")
 
 
 def paper_fm(images: Tensor, W: Tensor, num_steps: int = 1000) -> Recipe:
@@ -149,7 +149,7 @@ def paper_fm(images: Tensor, W: Tensor, num_steps: int = 1000) -> Recipe:
         LinearReadout(embed_dim, num_classes) if W.requires_grad else None,
         num_steps=num_steps,
     )
-    return Recipe(model, _paper_epochs(images, 500), weight_decay=1e-3, order="layer")
+    return Recipe(model, _paper_epochs(images, 500 if num_classes < 100 else 1000), weight_decay=1e-3, order="layer")
 
 
 def paper_backprop(images: Tensor, W: Tensor, num_steps: int = 10) -> Recipe:
@@ -171,7 +171,7 @@ def paper_adjoint(images: Tensor, W: Tensor, num_steps: int = 1000) -> Recipe:
     block = TimedConvBlock(images.shape[1:], embed_dim, num_classes, _is_image_sized(W, images))
     net = NeuralODE(block, W, LinearReadout(embed_dim, num_classes), odeint_adjoint, num_steps)
     model = Propagated(Standardize.fit(images, (0, 2, 3)), net)
-    return Recipe(model, _paper_epochs(images, 500), weight_decay=1e-3, order="layer")
+    return Recipe(model, _paper_epochs(images, 500 if num_classes < 100 else 1000), weight_decay=1e-3, order="layer")
 
 
 VARIANTS = {"dt": paper_dt, "ct": paper_ct, "fm": paper_fm, "backprop": paper_backprop, "adjoint": paper_adjoint}
@@ -202,6 +202,7 @@ def fit(
     weight_decay: float = 0.0,
     order: str = "together",
     bf16: bool = False,
+    augment: Callable[[Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
     progress: Callable | None = None,
     after_epoch: Callable[[int], None] | None = None,
@@ -217,6 +218,8 @@ def fit(
       seed, epoch, batch and layer alone: with fixed embeddings both orders give the same weights, bit for bit
     - ``optimizer``: "adam" or, with decoupled weight decay, "adamw"
     - ``bf16``: compute the layers in bfloat16 where PyTorch's autocast finds that safe
+    - ``augment``: applied to every batch of images, e.g. ``crop_and_flip``; draws from torch's global random state. In the
+      last two orders only
     - ``generator``, on the images' device, orders the batches and draws the noise; its seed is what counts in the last
       two orders
     - ``progress(iterable, description)`` may wrap long loops; ``after_epoch(epoch)`` sees the updated model
@@ -235,6 +238,8 @@ def fit(
         raise ValueError(f"order must be together, layer or interleaved, got {order!r}")
     if order == "together" and not (isinstance(model, NoPropDT) and model.objective != "elbo"):
         raise ValueError("only the small layers of a NoPropDT can be trained together; use order='layer'")
+    if augment is not None and order == "together":
+        raise ValueError("augment works batch by batch; use order='layer' or 'interleaved'")
     if resume and checkpoint is None:
         raise ValueError("resume needs the checkpoint to resume from")
     start = time.perf_counter()
@@ -251,45 +256,70 @@ def fit(
         _check_same_run(saved, settings, checkpoint)
         checkpoints.load_state(model, saved["state"], checkpoint)
 
-    inputs = images if model.train_encoder else encode_images(model.encoder, images, progress)
+    # What is not trained is run once; augmented images are new each time.
+    encoded = not (model.train_encoder or augment)
+    inputs = encode_images(model.encoder, images, progress) if encoded else images
+
+    def features(index: Tensor) -> Tensor:
+        x = augment(inputs[index]) if augment else inputs[index]
+        return x if encoded else model.encoder(x)
+
     stack = LayerStack(model.layers) if order == "together" else None
     parameters = [p for p in model.parameters() if p.requires_grad]
     if stack is not None:
         parameters = [*stack.parameters(), *(p for p in model.encoder.parameters() if p.requires_grad)]
     kind = torch.optim.AdamW if optimizer == "adamw" else torch.optim.Adam
     stepper = kind(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
-    scheduler = None
+    after_step = None
     if one_cycle:
         num_steps = epochs * len(_batches(torch.arange(len(images)), batch_size))
-        if stack is None:
-            num_steps *= model.num_layers
+        num_steps *= 1 if stack is not None else model.num_layers
         scheduler = torch.optim.lr_scheduler.OneCycleLR(stepper, learning_rate, total_steps=num_steps)
+        after_step = scheduler.step
+    autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=bf16)
+
+    def noised_batch(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return features(index), model.noised_states(labels[index], generator), labels[index]
+
+    def layer_step(t: int, index: Tensor) -> Tensor:
+        with autocast:
+            loss = model.layer_loss(t, features(index), labels[index]).mean()
+        stepper.zero_grad(set_to_none=True)  # the other layers' weights have no gradient, and so stay as they are
+        loss.backward()
+        stepper.step()
+        if after_step is not None:
+            after_step()
+        return loss.detach()
 
     history, before = [], 0.0
     if saved is not None:
         stepper.load_state_dict(saved["optimizer"])
-        if scheduler is not None:
+        if one_cycle:
             scheduler.load_state_dict(saved["scheduler"])
         generator.set_state(saved["generator"].cpu())
         history, before = list(saved["history"].cpu()), saved["seconds"]
-    autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=bf16)
     for epoch in range(len(history) + 1, epochs + 1):
         model.train()
+
+        def bar(steps, text=f"epoch {epoch}/{epochs}"):
+            return progress(steps, text)
+
         if stack is not None:
-            batches = _noised_batches(model, inputs, labels, batch_size, generator, progress, f"epoch {epoch}/{epochs}")
+            shuffled = torch.randperm(len(images), generator=generator, device=images.device)
             with autocast:
-                losses = fit_stack(stack, stepper, batches, model.layer_losses, scheduler.step if scheduler else None)
+                batches = map(noised_batch, bar(_batches(shuffled, batch_size)))
+                losses = fit_stack(stack, stepper, batches, model.layer_losses, after_step)
             stack.copy_to(model.layers)
         else:
-            losses = _ordered_epoch(
-                model, inputs, labels, stepper, scheduler, epoch, batch_size, order, generator, autocast,
-                lambda steps: progress(steps, f"epoch {epoch}/{epochs}"),
-            )  # fmt: skip
+            seeds = generator.initial_seed(), epoch
+            shuffled = torch.randperm(len(images), generator=torch.Generator().manual_seed(_seed(*seeds)))
+            batches = _batches(shuffled.to(images.device), batch_size)
+            losses = _ordered_pass(layer_step, model.num_layers, batches, order, seeds, bar)
         model.eval()
         history.append(losses)
         if checkpoint is not None:
             state = {"state": model.state_dict(), "optimizer": stepper.state_dict(), "generator": generator.get_state()}
-            state |= {"scheduler": scheduler.state_dict()} if scheduler else {}
+            state |= {"scheduler": scheduler.state_dict()} if one_cycle else {}
             state |= {"history": torch.stack(history), "seconds": before + time.perf_counter() - start}
             checkpoints.save(checkpoint, {"settings": settings, **state})
         if after_epoch is not None:
@@ -297,37 +327,18 @@ def fit(
     return torch.stack(history)
 
 
-def _noised_batches(model, inputs, labels, batch_size, generator, progress, description):
-    order = torch.randperm(len(inputs), generator=generator, device=inputs.device)
-    for index in progress(_batches(order, batch_size), description):
-        x, y = inputs[index], labels[index]
-        yield (model.encoder(x) if model.train_encoder else x), model.noised_states(y, generator), y
-
-
-def _ordered_epoch(
-    model, inputs, labels, stepper, scheduler, epoch, batch_size, order, generator, autocast, progress
-) -> Tensor:
-    """One pass of every layer over the data, a layer and a batch at a time: the reference for all faster ways."""
-    seed, num_layers = generator.initial_seed(), model.num_layers
-    permutation = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(_seed(seed, epoch)))
-    batches = _batches(permutation.to(inputs.device), batch_size)
+def _ordered_pass(layer_step: Callable, num_layers: int, batches: list[Tensor], order: str, seeds: tuple, bar) -> Tensor:
+    """Every layer over all batches, a layer and a batch at a time: the reference for all faster ways. Mean losses [T]."""
     steps = [(t, i) for t in range(1, num_layers + 1) for i in range(len(batches))]
     if order == "interleaved":
         steps.sort(key=lambda step: step[1])
-    totals = torch.zeros(num_layers, device=inputs.device)
-    with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
-        for t, i in progress(steps):
+    device = batches[0].device
+    totals = torch.zeros(num_layers, device=device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for t, i in bar(steps):
             # Dropout too draws from here: what a layer sees depends on nothing that happened before.
-            torch.manual_seed(_seed(seed, epoch, t, i))
-            x, y = inputs[batches[i]], labels[batches[i]]
-            with autocast:
-                loss = model.layer_loss(t, model.encoder(x) if model.train_encoder else x, y).mean()
-            stepper.zero_grad(set_to_none=True)  # the other layers' weights have no gradient, and so stay as they are
-            loss.backward()
-            stepper.step()
-            if scheduler is not None:
-                scheduler.step()
-            totals[t - 1] += loss.detach()
+            torch.manual_seed(_seed(*seeds, t, i))
+            totals[t - 1] += layer_step(t, batches[i])
     return (totals / len(batches)).cpu()
 
 
@@ -378,15 +389,13 @@ def encode_images(encoder: nn.Module, images: Tensor, progress: Callable) -> Ten
     return encode(encoder, images, progress=lambda chunks: progress(chunks, "features"))
 
 
-def accuracy(
-    model: Model, images: Tensor, labels: Tensor, generator=None, layer: int | None = None, num_steps: int | None = None
-) -> float:
+def accuracy(model: Model, images: Tensor, labels: Tensor, generator=None, layer: int | None = None, **options) -> float:
     """Fraction of images classified correctly, by the whole model or by one ``layer`` alone.
 
-    ``num_steps`` replaces a continuous-time model's own number of inference steps.
+    ``options`` go to the model's ``predict``: ``noise`` for a chain, ``num_steps`` and ``sampler`` for a flow.
     """
     check_images(images, labels, len(model.W))
-    correct, options = 0, {} if num_steps is None else {"num_steps": num_steps}
+    correct = 0
     # The layers of a chain see every image anew and like it in the cache; a flow makes many small steps on its features.
     batch_size = 200 if isinstance(model, NoPropDT) else 1000
     for x, y in zip(images.split(batch_size), labels.split(batch_size)):

@@ -10,6 +10,7 @@ from noprop_helpers.blocks import (
     DenoisingMLP,
     LinearReadout,
     RadialReadout,
+    ResidualBlock,
     Standardize,
     TimedConvBlock,
     expected_embedding,
@@ -121,6 +122,16 @@ def test_conv_blocks_fit_images_and_states(kind, shape, image_sized):
     block = kind(shape, embed_dim, 7, image_sized=image_sized)
     time = (torch.rand(4),) if kind is TimedConvBlock else ()
     assert block(torch.rand(4, *shape), torch.randn(4, embed_dim), *time).shape == (4, 7)
+
+
+def test_residual_block_uses_image_and_state():
+    block = ResidualBlock((3, 9, 12), 5, 7, width=8).eval()
+    images, z = torch.rand(4, 3, 9, 12), torch.randn(4, 5)
+    scores = block(images, z)
+    assert scores.shape == (4, 7)
+    assert not torch.allclose(scores, block(images, z.flip(0))) and not torch.allclose(scores, block(images.flip(0), z))
+    with pytest.raises(ValueError, match="at least 8 pixels"):
+        ResidualBlock((3, 7, 8))
 
 
 def test_timestep_embedding_by_hand():

@@ -776,3 +776,22 @@ def test_real_cifar10_jpeg_copy():
     assert dataset.train_labels.bincount().tolist() == [5000] * 10
     means = dataset.train_images.mean((0, 2, 3)).tolist()
     assert means == pytest.approx([0.4914, 0.4822, 0.4465], abs=2e-3)  # CIFAR-10's; JPEG moves them little
+
+
+def test_crop_and_flip_moves_and_mirrors_every_image_on_its_own():
+    """Each result is one of the 2 * 9 * 9 shifted and mirrored versions of its image, and all of these occur."""
+    from noprop_helpers.data import crop_and_flip
+
+    torch.manual_seed(0)
+    image = torch.arange(2 * 6 * 7, dtype=torch.float32).view(2, 6, 7)
+    padded = torch.nn.functional.pad(image[None], [4] * 4, mode="reflect")[0]
+    versions = {}
+    for top in range(9):
+        for left in range(9):
+            crop = padded[:, top : top + 6, left : left + 7]
+            versions[tuple(crop.flatten().tolist())] = versions[tuple(crop.flip(2).flatten().tolist())] = 0
+    augmented = crop_and_flip(image.expand(5000, -1, -1, -1))
+    assert augmented.shape == (5000, 2, 6, 7)
+    for one in augmented:
+        versions[tuple(one.flatten().tolist())] += 1
+    assert min(versions.values()) > 0

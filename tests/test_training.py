@@ -325,6 +325,29 @@ def test_nothing_of_the_test_split_reaches_training(preset, variant, digits):
     assert states_equal(*models)
 
 
+def test_augmented_images_reach_the_layers_and_frozen_constants_still_apply(digits):
+    """Upside-down images through ``augment`` train the same weights as upside-down images given directly."""
+    images, labels = digits.train_images[:100], digits.train_labels[:100]
+    plain, flipped = small_dt(images, T=1), small_dt(images, T=1)
+    fit(plain, images.flip(2), labels, epochs=1, order="layer", generator=generator())
+    fit(flipped, images, labels, epochs=1, order="layer", augment=lambda x: x.flip(2), generator=generator())
+    assert states_equal(plain.layers, flipped.layers)
+
+
+def test_a_chain_without_inference_noise_draws_nothing_but_its_start(digits):
+    """z_{t-1} = a u_hat + b z alone: the same start gives the same answer, whatever the generator draws later."""
+    model, states = small_dt(digits.train_images).eval(), []
+    model.predict(digits.test_images[:9], generator(), lambda t, z, u_hat: states.append((z, u_hat)), noise=False)
+    z = torch.randn(9, K, generator=generator())
+    a, b, _ = (x.float() for x in model.posterior)
+    for t, (state, u_hat) in zip((3, 2, 1), states):
+        z = a[t - 1] * u_hat + b[t - 1] * z
+        torch.testing.assert_close(state, z)
+    published = experiments.PRESETS["published"](digits.train_images, K).model
+    with pytest.raises(ValueError, match="only the posterior rule"):
+        published.predict(digits.test_images[:9], noise=False)
+
+
 def test_errors(digits):
     images, labels = digits.train_images[:20], digits.train_labels[:20]
     for changes, message in [
