@@ -20,6 +20,7 @@ def assert_moments(samples, mean, variance):
 
 @pytest.mark.parametrize("alpha_bar", [0.9, 0.5, 0.01])
 def test_q_sample_has_the_stated_moments(alpha_bar):
+    """Eqs. (1.2), (2.2)."""
     u = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64).expand(N, 3)
     noise = torch.randn(N, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     z = q_sample(u, alpha_bar, noise)
@@ -27,7 +28,7 @@ def test_q_sample_has_the_stated_moments(alpha_bar):
 
 
 def test_chain_and_closed_form_agree_at_every_time():
-    """Composing T single steps gives N(sqrt(alpha_bar_t) u, 1 - alpha_bar_t), the closed form."""
+    """Eqs. (1.1), (2.1): Composing T single steps gives N(sqrt(alpha_bar_t) u, 1 - alpha_bar_t), the closed form."""
     alphas = linear_alphas(10, 0.95, 0.1)
     alpha_bar = alpha_bar_from_alphas(alphas).tolist()
     u = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(N, 2)
@@ -75,6 +76,7 @@ def test_dtype_follows_the_embedding():
 
 
 def test_kl_to_prior_against_torch_distributions():
+    """Eq. (2.4)."""
     u, alpha_bar = torch.randn(6, 4, dtype=torch.float64), 0.3
     q = torch.distributions.Normal(math.sqrt(alpha_bar) * u, math.sqrt(1 - alpha_bar))
     p = torch.distributions.Normal(torch.zeros_like(u), 1.0)

@@ -59,3 +59,17 @@ def test_prototypes_are_medoids_by_brute_force():
         own = [image.flatten() for image, label in zip(images, labels) if label == k]
         medians = [torch.stack([(a - b).norm() for b in own]).median().item() for a in own]
         assert torch.equal(W[k], own[medians.index(min(medians))])
+
+
+@pytest.mark.parametrize("snr", [0.5, 4.0])
+def test_best_guess_without_an_image(snr):
+    """Eq. (2.3): of K one-hot labels in noise, nearest_class finds the right one with this probability."""
+    K, N, alpha_bar = 10, 200_000, snr / (1 + snr)
+    noise = torch.randn(N, K, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = (1 - alpha_bar) ** 0.5 * noise
+    z[:, 3] += alpha_bar**0.5
+    measured = (nearest_class(z, alpha_bar**0.5 * torch.eye(K, dtype=torch.float64)) == 3).double().mean().item()
+    x = torch.linspace(-9, 9, 20_001, dtype=torch.float64)
+    normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0)
+    integral = torch.trapezoid(normal.log_prob(x).exp() * normal.cdf(x + snr**0.5) ** (K - 1), x).item()
+    assert measured == pytest.approx(integral, abs=5 * (integral * (1 - integral) / N) ** 0.5)

@@ -11,6 +11,12 @@ def test_squared_error_is_the_notebooks_mse():
     torch.testing.assert_close(squared_error(u_hat, u).mean(), torch.nn.functional.mse_loss(u_hat, u))
 
 
+def test_squared_error_of_the_dry_run():
+    """Eq. (3.1): the mean over three classes of (0.9 - 1)^2, (0.1 - 0)^2 and 0 is 0.02 / 3."""
+    answer, u = torch.tensor([[0.9, 0.1, 0.0]], dtype=torch.float64), torch.tensor([[1.0, 0, 0]], dtype=torch.float64)
+    assert squared_error(answer, u).item() == pytest.approx(0.02 / 3)
+
+
 def test_dt_loss_is_equation_8():
     num_steps, eta = 10, 0.1
     weights = snr_weights(cosine_alpha_bar(num_steps))
@@ -24,6 +30,7 @@ def test_dt_loss_is_equation_8():
 
 
 def test_readout_loss_is_cross_entropy():
+    """Eq. (3.2)."""
     logits, labels = torch.randn(3, 6, 5), torch.randint(5, (6,))
     expected = torch.stack([torch.nn.functional.cross_entropy(one, labels, reduction="none") for one in logits])
     torch.testing.assert_close(readout_loss(logits, labels), expected)

@@ -49,7 +49,7 @@ def test_a_perfect_denoiser_walks_the_forward_marginals_backwards(rule):
 
 
 def test_the_published_levels_miss_the_forward_marginals():
-    """The notebook's rule with a perfect denoiser: layer t - 1 gets signal level alpha_t, not alpha_bar_{t-1}."""
+    """Eq. (5.1): The notebook's rule with a perfect denoiser: layer t - 1 gets signal level alpha_t, not alpha_bar_{t-1}."""
     alphas = linear_alphas(T)
     alpha_bar = alpha_bar_from_alphas(alphas)
     u, z_T = label_and_start()
@@ -62,6 +62,7 @@ def test_the_published_levels_miss_the_forward_marginals():
 
 
 def test_one_step_by_hand():
+    """Eqs. (4.1), (4.2)."""
     z_T, u_hat = torch.randn(2, 4, 3, dtype=torch.float64)
     a, b, c = (torch.tensor([value], dtype=torch.float64) for value in (0.3, 0.6, 0.25))
     noise = torch.randn(4, 3, dtype=torch.float64, generator=generator(3))

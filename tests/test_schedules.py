@@ -63,6 +63,7 @@ def test_cosine_ends_are_exact_and_strictly_decreasing(num_steps):
 
 
 def test_cosine_without_caps_is_nichol_and_dhariwal():
+    """Eq. (1.4)."""
     num_steps, offset = 20, 0.008
     table = cosine_alpha_bar(num_steps, offset, clean_end=1.0, noise_end=1e-300)
     for t in range(num_steps + 1):
@@ -72,31 +73,32 @@ def test_cosine_without_caps_is_nichol_and_dhariwal():
 
 
 def test_snr_is_signal_variance_over_noise_variance():
+    """Eq. (1.3)."""
     torch.testing.assert_close(snr(torch.tensor([0.5, 0.8, 0.2])), torch.tensor([1.0, 4.0, 0.25]))
     assert snr(torch.tensor(1.0)) == math.inf
 
 
 def test_posterior_keeps_the_signal(alpha_bar):
-    """a_t + b_t sqrt(alpha_bar_t) = sqrt(alpha_bar_{t-1}): with u_hat = u the mean stays on schedule."""
+    """Eq. (1.7): a_t + b_t sqrt(alpha_bar_t) = sqrt(alpha_bar_{t-1}): with u_hat = u the mean stays on schedule."""
     a, b, _ = posterior_coefficients(alpha_bar)
     torch.testing.assert_close(a + b * alpha_bar[1:].sqrt(), alpha_bar[:-1].sqrt(), **EXACT)
 
 
 def test_posterior_keeps_the_variance(alpha_bar):
-    """b_t^2 (1 - alpha_bar_t) + c_t = 1 - alpha_bar_{t-1}: the noise stays on schedule too."""
+    """Eq. (1.8): b_t^2 (1 - alpha_bar_t) + c_t = 1 - alpha_bar_{t-1}: the noise stays on schedule too."""
     _, b, c = posterior_coefficients(alpha_bar)
     torch.testing.assert_close(b**2 * (1 - alpha_bar[1:]) + c, 1 - alpha_bar[:-1], **EXACT)
 
 
 def test_posterior_information_is_the_snr_difference():
-    """a_t^2 / c_t = SNR(t-1) - SNR(t), wherever SNR(t-1) is finite."""
+    """Eq. (1.9): a_t^2 / c_t = SNR(t-1) - SNR(t), wherever SNR(t-1) is finite."""
     table = cosine_alpha_bar(10)
     a, _, c = posterior_coefficients(table)
     torch.testing.assert_close(a**2 / c, snr_weights(table), rtol=1e-9, atol=0)
 
 
 def test_posterior_against_bayes_rule_in_one_dimension():
-    """Product of two Gaussians, computed without the closed form: prior N(sqrt(ab) u, 1 - ab), likelihood of z_t."""
+    """Eqs. (1.5), (1.6): Product of two Gaussians, computed without the closed form: prior N(sqrt(ab) u, 1 - ab), likelihood of z_t."""
     before, after, u, z = 0.7, 0.4, 1.3, -0.8
     alpha = after / before
     precision = 1 / (1 - before) + alpha / (1 - alpha)
