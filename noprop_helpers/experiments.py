@@ -1,6 +1,7 @@
 """Named experiments: each one is a command, ``python -m noprop_helpers record NAME``, and a file in book/records/."""
 
 import functools
+import json
 import time
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -421,6 +422,9 @@ def run_paper(
         "summed_loss_by_epoch": losses.sum(1).tolist(),
         **settings,
     }
+    if model.W.requires_grad:  # learned embeddings may move together
+        distance = torch.pdist(model.W.detach())
+        result["embedding_distance"] = {"smallest": distance.min().item(), "mean": distance.mean().item()}
     if variant == "dt":
         result["accuracy_without_noise"] = accuracy(model, *test, generator, noise=False)
         result["top_layer_accuracy"] = accuracy(model, *test, generator, layer=model.num_layers)
@@ -578,6 +582,7 @@ def record(
         "environment": records.environment(device),
         "git_commit": records.git_commit(),
     }
+    origin = json.loads(json.dumps(origin))  # as it will be read back: tuples become lists
     done = records.read_json(partial) if partial.exists() else None
     if done is None or done["origin"] != origin:
         done = {"origin": origin, "runs": []}

@@ -130,7 +130,7 @@ def tiny_experiment(monkeypatch, seeds=(0, 1, 2), fail_at=None):
             raise KeyboardInterrupt
         return {"test_accuracy": seed / 10}
 
-    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", experiments.Experiment("a test", "digits", seeds, one, {"x": 1}))
+    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", experiments.Experiment("a test", "digits", seeds, one, {"x": (1, 2)}))
     return calls
 
 

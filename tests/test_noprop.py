@@ -62,6 +62,7 @@ def test_loss_is_the_sum_of_the_layers_own_losses(digits, objective):
 
 
 def test_noised_states_have_each_layers_own_level(digits):
+    """Eq. (7.1)."""
     model = pixel_model(digits.train_images)
     z = model.noised_states(torch.zeros(20_000, dtype=torch.int64), generator())
     assert z.shape == (T, 20_000, K)

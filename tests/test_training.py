@@ -104,6 +104,7 @@ def test_layer_loss_is_equation_8(digits):
 
 
 def test_ct_layer_loss_is_equation_9(digits):
+    """Eq. (8.2)."""
     images, labels = digits.train_images[:32], digits.train_labels[:32]
     model = recipe(images, labels, "ct", "learned").model.eval()
     x, W = model.encoder(images), model.W
@@ -154,7 +155,7 @@ class OracleBlock(nn.Module):
 
 
 def test_ct_with_an_oracle_follows_the_schedule_at_every_time():
-    """With u_hat = u, states of the probability-flow ODE have mean alpha u and variance 1 - alpha^2 at every time."""
+    """Eq. (8.7): With u_hat = u, states of the probability-flow ODE have mean alpha u and variance 1 - alpha^2 at every time."""
     torch.manual_seed(0)
     N, gamma = 20_000, LearnedGamma(-5.0, 5.0)
     for parameter in (gamma.raw_out, gamma.bias):  # a schedule that is not nearly straight

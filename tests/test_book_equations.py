@@ -1,0 +1,178 @@
+"""Equations that the book derives and no single function of the package computes, each against an independent way.
+
+The others are tested where the function is; ``test_equations`` sees that none is missing.
+"""
+
+import math
+
+import pytest
+import torch
+
+from noprop_helpers.blocks import RadialReadout, expected_embedding
+from noprop_helpers.diffusion import q_sample
+from noprop_helpers.embeddings import nearest_class
+from noprop_helpers.losses import dt_loss, readout_loss
+from noprop_helpers.noprop import probability_flow
+from noprop_helpers.samplers import sample_euler
+from noprop_helpers.schedules import LearnedGamma, cosine_alpha_bar, snr, snr_weights
+
+N = 200_000
+PHI = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0).cdf
+
+
+def draws(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def standard_error(share):
+    return (share * (1 - share) / N) ** 0.5
+
+
+@pytest.mark.parametrize("dimension", [2, 50])
+def test_two_labels_are_confused_by_their_distance_alone(dimension):
+    """Eq. (7.2): P(error) = Phi(-d sqrt(SNR) / 2), in any dimension."""
+    W, alpha_bar = draws(2, dimension), 0.3
+    W *= 1.3 / torch.pdist(W)
+    z = q_sample(W[:1].expand(N, -1), alpha_bar, draws(N, dimension, seed=1))
+    measured = (nearest_class(z / alpha_bar**0.5, W) == 1).double().mean().item()
+    expected = PHI(torch.tensor(-0.5 * 1.3 * (alpha_bar / (1 - alpha_bar)) ** 0.5)).item()
+    assert measured == pytest.approx(expected, abs=5 * standard_error(expected))
+
+
+def test_several_labels_are_confused_between_their_bounds():
+    """Eq. (7.3): at least as often as with the nearest other label, at most as often as with all others added up."""
+    W, alpha_bar = draws(6, 4), 0.4
+    z = q_sample(W[:1].expand(N, -1), alpha_bar, draws(N, 4, seed=1))
+    measured = (nearest_class(z / alpha_bar**0.5, W) != 0).double().mean().item()
+    pairs = PHI(-0.5 * (W[1:] - W[0]).norm(dim=1) * (alpha_bar / (1 - alpha_bar)) ** 0.5)
+    tolerance = 5 * standard_error(measured)
+    assert pairs.max() - tolerance < measured < pairs.sum() + tolerance
+    assert pairs.max() < 0.9 * pairs.sum()  # the two bounds are not the same
+
+
+def test_a_scaled_table_is_a_shifted_schedule():
+    """Eq. (7.4): s u under SNR, renormalised, is u under s^2 SNR."""
+    u, noise, alpha_bar, s = draws(5, 3), draws(5, 3, seed=1), torch.tensor(0.3, dtype=torch.float64), 2.5
+    level = s**2 * snr(alpha_bar) / (1 + s**2 * snr(alpha_bar))
+    scaled = q_sample(s * u, alpha_bar, noise) / (s**2 * alpha_bar + 1 - alpha_bar).sqrt()
+    torch.testing.assert_close(scaled, q_sample(u, level, noise))
+
+
+def test_a_radial_readout_is_never_surer_than_its_table_allows():
+    """Eq. (7.8), reached by a linear part that is sure, and by nothing surer."""
+    readout, W = RadialReadout(3, 4, sigma=0.8), draws(4, 3).float()
+    readout.linear.weight.data.zero_()
+    for y in range(4):
+        readout.linear.bias.data = 1e4 * torch.eye(4)[y]
+        others = [math.exp(-float((W[j] - W[y]).square().sum()) / (2 * 0.8**2)) for j in range(4) if j != y]
+        assert readout(torch.zeros(1, 3), W).softmax(1)[0, y].item() == pytest.approx(1 / (1 + sum(others)), rel=1e-5)
+
+
+@pytest.mark.parametrize("d", [0.1, 0.7, 2.0])
+def test_loss_of_two_labels_at_a_distance(d):
+    """Eq. (7.9): the full loss of perfect layers that see no image, by quadrature and by draws through the package."""
+    T, eta, alpha_bar = 5, 0.1, cosine_alpha_bar(5)
+    nodes = torch.linspace(-9, 9, 4001, dtype=torch.float64)
+    weights = torch.exp(-nodes.square() / 2) / (2 * math.pi) ** 0.5 * (nodes[1] - nodes[0])
+    s = d**2 / 4 * snr(alpha_bar)
+    argument = s[:, None] + s[:, None].sqrt() * nodes  # [T + 1, nodes]
+    reading = (torch.nn.functional.softplus(-2 * argument[0]) * weights).sum()
+    unsure = ((1 - argument.tanh()) * weights).sum(1)
+    denoising = eta / 2 * (snr_weights(alpha_bar) * d**2 / 4 * unsure[1:]).sum()
+
+    W = torch.tensor([[d / 2, 0.0], [-d / 2, 0.0]], dtype=torch.float64)
+    labels = torch.arange(N) % 2
+    u = W[labels]
+
+    def logits(z, level):  # Bayes' rule for two equally likely labels
+        return torch.stack([-(z - level.sqrt() * w).square().sum(1) for w in W], 1) / (2 * (1 - level))
+
+    z_0 = q_sample(u, alpha_bar[0], draws(N, 2))
+    losses = [readout_loss(logits(z_0, alpha_bar[0]), labels)]
+    for t in range(1, T + 1):
+        z_t = q_sample(u, alpha_bar[t], draws(N, 2, seed=t))
+        u_hat = expected_embedding(logits(z_t, alpha_bar[t]), W)
+        losses.append(dt_loss(u_hat, u, snr_weights(alpha_bar)[t - 1], T, eta) / T)
+    total = torch.stack(losses).sum(0)
+    error = total.std().item() / N**0.5
+    assert total.mean().item() == pytest.approx((reading + denoising).item(), abs=5 * error + 1e-9)
+
+
+def gamma_of(*ends):
+    torch.manual_seed(0)
+    gamma = LearnedGamma(*ends).double()
+    gamma.bias.data += torch.randn_like(gamma.bias)
+    return gamma
+
+
+def test_weights_of_many_layers_become_a_derivative():
+    """Eqs. (8.1), (8.3): T/2 (SNR(t - 1/T) - SNR(t)) -> -SNR'(t)/2 = gamma' exp(-gamma) / 2, with error O(1/T^2) between."""
+    gamma, differences = gamma_of(-3.0, 3.0), []
+    for T in (100, 1000):
+        t = torch.arange(T + 1, dtype=torch.float64) / T
+        with torch.no_grad():
+            weights = T / 2 * snr_weights(torch.sigmoid(-gamma(t).gamma))
+            middle = gamma(t[1:] - 0.5 / T)
+            limit = 0.5 * middle.rate * torch.exp(-middle.gamma)
+        differences.append(((weights - limit) / limit).abs().max().item())
+    assert differences[0] < 0.01 and differences[1] < differences[0] / 50
+
+
+@torch.no_grad()
+def test_the_shape_of_a_schedule_drops_out_of_the_loss():
+    """Eq. (8.5): with an error that depends on gamma alone, the integral over time is one over gamma. For the error
+    sigmoid(gamma) and gamma from -5 to 5 that is 2.5, for every schedule."""
+    t = torch.linspace(0, 1, 100_001, dtype=torch.float64)
+    for gamma in (gamma_of(-5.0, 5.0), LearnedGamma(-5.0, 5.0).double()):
+        value, rate = gamma(t)
+        integral = torch.trapezoid(0.5 * rate * torch.exp(-value) * torch.sigmoid(value), t)
+        assert integral.item() == pytest.approx(2.5, abs=1e-4)
+
+
+@torch.no_grad()
+def test_the_path_with_fixed_noise_solves_the_flow():
+    """Eqs. (8.6), (8.10): alpha u + sigma eps at a fixed eps moves as ``probability_flow`` says, and Euler's step is one
+    step along it."""
+    gamma, u, eps, h = gamma_of(-4.0, 4.0), draws(5, 3), draws(5, 3, seed=1), 1e-5
+
+    def path(t):
+        return q_sample(u, torch.sigmoid(-gamma(torch.tensor(t, dtype=torch.float64)).gamma), eps)
+
+    for t in (0.1, 0.5, 0.9):
+        velocity = probability_flow(u, path(t), *gamma(torch.tensor(t, dtype=torch.float64)))
+        torch.testing.assert_close((path(t + h) - path(t - h)) / (2 * h), velocity, rtol=1e-5, atol=1e-7)
+    z = draws(4, 2)
+    torch.testing.assert_close(sample_euler(lambda t, z: 3 * z, z, 1), z - 3 * z)
+    torch.testing.assert_close(sample_euler(lambda t, z: t * z, z, 2), (z - 0.5 * z) - 0.25 * (z - 0.5 * z))
+
+
+@torch.no_grad()
+def test_the_quiet_drift_needs_its_noise():
+    """Eq. (8.8): Euler-Maruyama with this drift and noise of rate gamma' sigma^2 follows the schedule; without the noise
+    the mean is right and the variance is lost."""
+    gamma, u, steps = gamma_of(-4.0, 4.0), 1.0, 1000
+    for scale in (1.0, 0.0):
+        z, generator = draws(20_000), torch.Generator().manual_seed(1)
+        for i in range(steps, 0, -1):
+            g, rate = (float(x) for x in gamma(torch.tensor(i / steps, dtype=torch.float64)))
+            alpha_bar = 1 / (1 + math.exp(g))
+            drift = rate * (0.5 * (1 + alpha_bar) * z - alpha_bar**0.5 * u)
+            noise = torch.randn(len(z), dtype=torch.float64, generator=generator)
+            z = z - drift / steps + scale * (rate * (1 - alpha_bar) / steps) ** 0.5 * noise
+        alpha_bar = torch.sigmoid(-gamma(torch.tensor(0.0, dtype=torch.float64)).gamma).item()
+        assert z.mean().item() == pytest.approx(alpha_bar**0.5, abs=0.02)
+        if scale:
+            assert z.var().item() == pytest.approx(1 - alpha_bar, rel=0.1)
+        else:
+            assert z.var().item() < 0.1 * (1 - alpha_bar)
+
+
+def test_the_best_guess_between_two_labels():
+    """Eq. (8.9): tanh of half the log odds plus alpha z / sigma^2 is the mean of the label given the noised one."""
+    p, alpha_bar = 0.7, 0.4
+    u = torch.where(torch.rand(N, generator=torch.Generator().manual_seed(0)) < p, 1.0, -1.0).double()
+    z = alpha_bar**0.5 * u + (1 - alpha_bar) ** 0.5 * draws(N)
+    guess = torch.tanh(0.5 * math.log(p / (1 - p)) + alpha_bar**0.5 * z / (1 - alpha_bar))
+    for low in torch.arange(-0.8, 0.8, 0.2).tolist():
+        alike = (guess >= low) & (guess < low + 0.2)
+        assert u[alike].mean().item() == pytest.approx(guess[alike].mean().item(), abs=5 / float(alike.sum()) ** 0.5)
