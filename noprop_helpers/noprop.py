@@ -291,8 +291,8 @@ class NoPropFM(_Model):
     """Flow-matching NoProp: one block learns the velocity of straight paths from label to noise.
 
     Arguments as for ``NoPropCT``, without schedule and eta. The block's class scores weigh the embeddings as they are,
-    without softmax: v = scores @ W. ``readout`` is needed where W is learned: without its cross-entropy all embeddings
-    could shrink to one point, which is easy to predict. ``sigma`` is the width of the path, 0 in our experiments.
+    without softmax: v = scores @ W. ``readout`` is needed where W is learned: without its cross-entropy the embeddings
+    shrink towards one point, which is easy to predict. ``sigma`` is the width of the path, 0 in our experiments.
     """
 
     def __init__(

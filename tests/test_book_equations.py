@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from noprop_helpers.blocks import RadialReadout, expected_embedding
-from noprop_helpers.diffusion import q_sample
+from noprop_helpers.diffusion import flow_path, q_sample
 from noprop_helpers.embeddings import nearest_class
-from noprop_helpers.losses import dt_loss, readout_loss
+from noprop_helpers.losses import dt_loss, fm_loss, readout_loss
 from noprop_helpers.noprop import probability_flow
-from noprop_helpers.samplers import sample_euler
+from noprop_helpers.samplers import sample_euler, sample_heun
 from noprop_helpers.schedules import LearnedGamma, cosine_alpha_bar, snr, snr_weights
 
 N = 200_000
@@ -176,3 +176,94 @@ def test_the_best_guess_between_two_labels():
     for low in torch.arange(-0.8, 0.8, 0.2).tolist():
         alike = (guess >= low) & (guess < low + 0.2)
         assert u[alike].mean().item() == pytest.approx(guess[alike].mean().item(), abs=5 / float(alike.sum()) ** 0.5)
+
+
+PRIOR = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+CORNERS = torch.tensor([[0.0, 1.0], [-0.75**0.5, -0.5], [0.75**0.5, -0.5]], dtype=torch.float64)
+
+
+def aim(z, t):
+    """E[u | z_t, x] of an image that allows three classes with the probabilities PRIOR: [B, 2]."""
+    distance = (z[:, None] - (1 - t) * CORNERS).square().sum(2)
+    return (PRIOR.log() - distance / (2 * t**2)).softmax(1) @ CORNERS
+
+
+def test_mean_velocity_at_a_point():
+    """Eqs. (9.3), (9.4): the mean velocity of all paths through a small disc is (z - E[u | z]) / t."""
+    labels = torch.multinomial(PRIOR, 2_000_000, replacement=True, generator=torch.Generator().manual_seed(0))
+    t, centre = 0.6, torch.tensor([0.2, 0.3], dtype=torch.float64)
+    z, velocity = flow_path(CORNERS[labels], t, draws(len(labels), 2))
+    inside = (z - centre).norm(dim=1) < 0.1
+    through = velocity[inside]
+    expected = ((z - aim(z, t)) / t)[inside].mean(0)
+    assert ((through.mean(0) - expected).abs() < 5 * through.std(0) / len(through) ** 0.5).all()
+
+
+def test_one_step_lands_on_the_mean_label():
+    """Eq. (9.5): at t = 1 the state says nothing, and one Euler step ends at sum p_k u_k from every start."""
+    z_1 = draws(50, 2)
+    end = sample_euler(lambda t, z: (z - aim(z, t)) / t, z_1, 1)
+    torch.testing.assert_close(end, (PRIOR @ CORNERS).expand(50, 2))
+
+
+def test_two_draws_agree_as_often_as_one_is_right():
+    """Eq. (9.6), by walks of many steps: agreement and accuracy are both sum p_k^2 for one and the same image."""
+    n = 20_000
+    ends = [nearest_class(sample_euler(lambda t, z: (z - aim(z, t)) / t, draws(n, 2, seed=s), 100), CORNERS) for s in (0, 1)]
+    truth = torch.multinomial(PRIOR, n, replacement=True, generator=torch.Generator().manual_seed(2))
+    expected = PRIOR.square().sum().item()
+    for share in ((ends[0] == ends[1]), (ends[0] == truth)):
+        # 5 standard errors, and a little for the 100 steps
+        assert share.double().mean().item() == pytest.approx(expected, abs=5 * (0.25 / n) ** 0.5 + 0.01)
+
+
+def test_flow_matching_is_denoising_with_a_weight():
+    """Eq. (9.7): ||v - velocity||^2 = ||u_hat - u||^2 / t^2 with u_hat = z - t v."""
+    u, noise, v, t = draws(6, 3), draws(6, 3, seed=1), draws(6, 3, seed=2), torch.linspace(0.1, 1, 6, dtype=torch.float64)
+    z, velocity = flow_path(u, t, noise)
+    torch.testing.assert_close(fm_loss(v, velocity), (z - t[:, None] * v - u).square().sum(1) / t.square())
+
+
+def test_straightness_is_one_on_a_line_and_more_elsewhere():
+    """Eq. (9.8), on walks of the samplers."""
+
+    def straightness(velocity):
+        states = [z_1 := draws(5, 2)]
+        sample_euler(velocity, z_1, 20, lambda t, z, v: states.append(z))
+        steps = sum((b - a).norm(dim=1) for a, b in zip(states, states[1:]))
+        return steps / (states[-1] - states[0]).norm(dim=1)
+
+    u = draws(5, 2, seed=1)
+    torch.testing.assert_close(straightness(lambda t, z: (z - u) / t), torch.ones(5, dtype=torch.float64))
+    turn = torch.tensor([[0.0, 3.0], [-3.0, 0.0]], dtype=torch.float64)
+    assert (straightness(lambda t, z: z @ turn) > 1.05).all()
+
+
+@pytest.mark.parametrize("n", [1, 4, 10])
+def test_heun_asks_where_the_field_has_no_answer(n):
+    """Eq. (9.9): along a sure image's road Euler ends at u, Heun at u + eps / (2 n), as the field at t = 0 says -u."""
+    u, eps = draws(5, 3), draws(5, 3, seed=1)
+
+    def field(t, z):
+        return (z - u) / t if t > 0 else -u
+
+    torch.testing.assert_close(sample_euler(field, eps, n), u)
+    torch.testing.assert_close(sample_heun(field, eps, n), u + eps / (2 * n))
+
+
+def test_share_of_the_label_in_a_velocity():
+    """Eq. (9.11): of ||eps - u||^2 the label makes ||u||^2 / (D + ||u||^2) on average."""
+    u = 2 * torch.eye(1, 12, dtype=torch.float64).expand(N, -1)
+    velocity = flow_path(u, 0.5, draws(N, 12)).velocity
+    assert (4 / velocity.square().sum(1).mean()).item() == pytest.approx(4 / (12 + 4), rel=0.01)
+
+
+def test_a_velocity_in_the_span_of_the_table_leaves_the_rest():
+    """Eqs. (9.10), (9.13): v = scores @ W never moves what is perpendicular to W, and that is as far from every row."""
+    W, z_1, scores = draws(3, 8), draws(6, 8, seed=1), draws(6, 3, seed=2)
+    P = torch.linalg.pinv(W) @ W  # projection onto the rows' span, as z @ P
+    z_0 = sample_euler(lambda t, z: scores @ W, z_1, 10)
+    torch.testing.assert_close(z_0 - z_0 @ P, z_1 - z_1 @ P)
+    rest = (z_0 - z_0 @ P).square().sum(1, keepdim=True)
+    torch.testing.assert_close(torch.cdist(z_0, W).square(), torch.cdist(z_0 @ P, W).square() + rest)
+    assert torch.equal(nearest_class(z_0, W), nearest_class(z_0 @ P, W))

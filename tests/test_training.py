@@ -126,6 +126,7 @@ def test_ct_layer_loss_is_equation_9(digits):
 
 
 def test_fm_layer_loss_is_equations_10_to_13(digits):
+    """Eq. (9.12), with the draws in the order the model makes them."""
     images, labels = digits.train_images[:32], digits.train_labels[:32]
     model = recipe(images, labels, "fm", "learned").model.eval()
     x, W = model.encoder(images), model.W
