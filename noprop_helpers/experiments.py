@@ -385,6 +385,15 @@ def paper_recipe(dataset: Dataset, variant: str, embedding: str, seed: int, devi
     return recipe._replace(model=recipe.model.to(device))
 
 
+def _fit_or_resume(model: Model, dataset: Dataset, device: str, checkpoint, **settings) -> tuple[Tensor, float]:
+    """Train, from the checkpoint on where there is one. Returns losses and seconds, those before an interruption included."""
+    start, resume = time.perf_counter(), checkpoint is not None and Path(checkpoint).exists()
+    images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
+    losses = fit(model, images, labels, **settings, checkpoint=checkpoint, resume=resume)
+    _synchronize(device)
+    return losses, checkpoints.load(checkpoint)["seconds"] if resume else time.perf_counter() - start
+
+
 def run_paper(
     dataset: Dataset,
     seed: int,
@@ -404,14 +413,8 @@ def run_paper(
     settings = recipe._asdict()
     model = settings.pop("model")
     settings |= {"epochs": epochs or settings["epochs"], "bf16": bf16}
-    generator, start = torch.Generator(device).manual_seed(seed), time.perf_counter()
-    resume = checkpoint is not None and Path(checkpoint).exists()
-    losses = fit(
-        model, dataset.train_images.to(device), dataset.train_labels.to(device), **settings,
-        generator=generator, progress=progress, checkpoint=checkpoint, resume=resume,
-    )  # fmt: skip
-    _synchronize(device)
-    seconds = time.perf_counter() - start if checkpoint is None else checkpoints.load(checkpoint)["seconds"]
+    generator = torch.Generator(device).manual_seed(seed)
+    losses, seconds = _fit_or_resume(model, dataset, device, checkpoint, **settings, generator=generator, progress=progress)
     test = dataset.test_images.to(device), dataset.test_labels.to(device)
     runs = [accuracy(model, *test, generator) for _ in range(inference_runs)]
     result = {
@@ -445,14 +448,10 @@ def run_best(dataset: Dataset, seed: int, device: str, progress, checkpoint=None
         "epochs": epochs, "batch_size": 512, "learning_rate": 4e-3, "one_cycle": True,
         "optimizer": "adamw", "weight_decay": 0.05, "order": "layer", "bf16": True,
     }  # fmt: skip
-    generator, resume = torch.Generator(device).manual_seed(seed), checkpoint is not None and Path(checkpoint).exists()
-    start = time.perf_counter()
-    fit(
-        model, images.to(device), dataset.train_labels.to(device), **settings, augment=crop_and_flip,
-        generator=generator, progress=progress, checkpoint=checkpoint, resume=resume,
-    )  # fmt: skip
-    _synchronize(device)
-    seconds = time.perf_counter() - start if checkpoint is None else checkpoints.load(checkpoint)["seconds"]
+    generator = torch.Generator(device).manual_seed(seed)
+    _, seconds = _fit_or_resume(
+        model, dataset, device, checkpoint, **settings, augment=crop_and_flip, generator=generator, progress=progress
+    )
     test = dataset.test_images.to(device), dataset.test_labels.to(device)
     return {
         "test_accuracy": accuracy(model, *test, generator, noise=False),
