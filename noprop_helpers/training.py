@@ -300,6 +300,7 @@ def fit(
         history, before = list(saved["history"].cpu()), saved["seconds"]
     for epoch in range(len(history) + 1, epochs + 1):
         model.train()
+        model.encoder.train(model.train_encoder)  # a frozen encoder stays as it predicts
 
         def bar(steps, text=f"epoch {epoch}/{epochs}"):
             return progress(steps, text)

@@ -336,6 +336,14 @@ def test_augmented_images_reach_the_layers_and_frozen_constants_still_apply(digi
     assert states_equal(plain.layers, flipped.layers)
 
 
+def test_a_frozen_encoder_stays_as_it_predicts(digits):
+    images, labels = digits.train_images[:100], digits.train_labels[:100]
+    model = small_dt(images, T=1)
+    model.encoder = nn.BatchNorm2d(1).requires_grad_(False)
+    fit(model, images, labels, epochs=1, order="layer", augment=lambda x: x, generator=generator())
+    assert model.encoder.num_batches_tracked == 0
+
+
 def test_a_chain_without_inference_noise_draws_nothing_but_its_start(digits):
     """z_{t-1} = a u_hat + b z alone: the same start gives the same answer, whatever the generator draws later."""
     model, states = small_dt(digits.train_images).eval(), []
