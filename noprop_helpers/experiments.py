@@ -502,6 +502,10 @@ def _paper(dataset: str, variant: str, embedding: str, seeds: tuple[int, ...] = 
     )  # fmt: skip
 
 
+def _in_the_paper(variant: str, embedding: str) -> bool:
+    return variant != "adjoint" or embedding == "one_hot"
+
+
 # What two CPU cores can do in minutes, one seed; the full rows want a GPU.
 _SHORT = {
     "dt": {"epochs": 1},
@@ -532,15 +536,15 @@ EXPERIMENTS = {
     "mnist_layers": _layers("mnist"),
     "fashion_mnist_layers": _layers("fashion_mnist"),
     **{
-        f"mnist_{variant}_one_hot_short": _paper("mnist", variant, "one_hot", (0,), inference_runs=1, **options)
-        for variant, options in _SHORT.items()
+        f"mnist_{variant}_{embedding}_short": _paper("mnist", variant, embedding, (0,), inference_runs=1, **options)
+        for variant, options in _SHORT.items() for embedding in EMBEDDINGS if _in_the_paper(variant, embedding)
     },
     # One block alone, for as many updates as the ten of mnist_dt_one_hot_short together.
     "mnist_single_one_hot_short": _paper("mnist", "dt", "one_hot", (0,), inference_runs=1, epochs=10, num_steps=1),
     **{
         f"{dataset}_{variant}_{embedding}": _paper(dataset, variant, embedding)
         for dataset in ("mnist", "cifar10", "cifar100") for variant in VARIANTS for embedding in EMBEDDINGS
-        if variant != "adjoint" or embedding == "one_hot"  # the paper has the adjoint with one-hot labels only
+        if _in_the_paper(variant, embedding)
     },
 }  # fmt: skip
 
