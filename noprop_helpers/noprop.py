@@ -212,7 +212,30 @@ class NoPropDT(_Model):
         return self.classify(self.denoised(self.layers[t - 1](self.encoder(images), z)))
 
 
-class NoPropCT(_Model):
+class _Flow(_Model):
+    """What the two continuous-time models share: one block, and inference along ``velocity`` from noise to label."""
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        callback: Callable | None = None,
+        *,
+        sampler: Callable = sample_euler,
+        num_steps: int | None = None,
+    ) -> Tensor:
+        """Integrate from pure noise: images [B, C, H, W] -> predicted classes [B] int64.
+
+        ``num_steps`` replaces the model's own number of steps; ``callback(t, z, v)`` sees every new state.
+        """
+        check_images(images)
+        features = self.block.encode(self.encoder(images))
+        z = sampler(self.velocity(features), self._noise(len(images), generator), num_steps or self.num_steps, callback)
+        return self.classify(z)
+
+
+class NoPropCT(_Flow):
     """Continuous-time NoProp: one block, told the time, denoises at every noise level; the schedule is learned.
 
     - ``encoder``: applied to the images first and never trained, e.g. ``Standardize``
@@ -261,20 +284,8 @@ class NoPropCT(_Model):
             *self.gamma(z.new_tensor(t)),
         )
 
-    @torch.no_grad()
-    def predict(
-        self,
-        images: Tensor,
-        generator: torch.Generator | None = None,
-        callback: Callable | None = None,
-        *,
-        sampler: Callable = sample_euler,
-        num_steps: int | None = None,
-    ) -> Tensor:
-        """Integrate the flow from pure noise: images [B, C, H, W] -> predicted classes [B] int64."""
-        check_images(images)
-        features = self.block.encode(self.encoder(images))
-        z = sampler(self.velocity(features), self._noise(len(images), generator), num_steps or self.num_steps, callback)
+    def classify(self, z: Tensor) -> Tensor:
+        """Class of an end state by the readout: z [B, D] -> [B] int64."""
         return self.readout(z, self.W).argmax(1)
 
 
@@ -287,7 +298,7 @@ def probability_flow(u_hat: Tensor, z: Tensor, gamma: Tensor, rate: Tensor) -> T
     return 0.5 * rate * alpha * (alpha * z - u_hat)
 
 
-class NoPropFM(_Model):
+class NoPropFM(_Flow):
     """Flow-matching NoProp: one block learns the velocity of straight paths from label to noise.
 
     Arguments as for ``NoPropCT``, without schedule and eta. The block's class scores weigh the embeddings as they are,
@@ -335,20 +346,8 @@ class NoPropFM(_Model):
         with torch.autocast(self.W.device.type, enabled=False):
             return scores.float() @ self.W
 
-    @torch.no_grad()
-    def predict(
-        self,
-        images: Tensor,
-        generator: torch.Generator | None = None,
-        callback: Callable | None = None,
-        *,
-        sampler: Callable = sample_euler,
-        num_steps: int | None = None,
-    ) -> Tensor:
-        """Integrate from pure noise and take the class with the nearest embedding: images [B, C, H, W] -> [B] int64."""
-        check_images(images)
-        features = self.block.encode(self.encoder(images))
-        z = sampler(self.velocity(features), self._noise(len(images), generator), num_steps or self.num_steps, callback)
+    def classify(self, z: Tensor) -> Tensor:
+        """Class with the nearest embedding: z [B, D] -> [B] int64."""
         return nearest_class(z, self.W)
 
 

@@ -140,6 +140,19 @@ def test_fm_layer_loss_is_equations_10_to_13(digits):
     torch.testing.assert_close(total, (v - (noise - W[labels])).square().sum(1) + anchor, rtol=1e-4, atol=1e-4)
 
 
+def test_a_wide_flow_path_moves_the_state_and_not_the_target(digits):
+    """sigma jitters z by its own draw: the loss of a block that answers 0 is the same, the state it sees is not."""
+    images, labels, seen = digits.train_images[:8], digits.train_labels[:8], []
+
+    class Zero(nn.Module):
+        def forward(self, x, z, t):
+            seen.append(z)
+            return torch.zeros(len(z), K)
+
+    losses = [NoPropFM(nn.Identity(), Zero(), torch.eye(K), sigma=s).layer_loss(1, images, labels, generator()) for s in (0.0, 0.5)]
+    assert torch.equal(*losses) and 0.3 < (seen[1] - seen[0]).std() < 0.7
+
+
 def test_learned_flow_embeddings_need_an_anchor():
     with pytest.raises(ValueError, match="learned embeddings need a readout"):
         NoPropFM(nn.Identity(), nn.Identity(), nn.Parameter(torch.eye(3)))
