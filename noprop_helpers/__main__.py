@@ -1,6 +1,7 @@
 """Command line: ``python -m noprop_helpers train | record``. Exit code 2 and one line on bad arguments or data."""
 
 import argparse
+import os
 import sys
 import time
 
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from . import records
 from .data import load_dataset
 from .experiments import EXPERIMENTS, record, train_model
+from .parallel import this_process
 from .training import EMBEDDINGS, PRESETS, VARIANTS
 
 
@@ -26,7 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
+    rank, world_size = this_process()
     device = _device(options.device)
+    if device == "cuda" and world_size > 1:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     preset = options.preset or ("shared" if options.variant == "dt" and options.embedding == "one_hot" else "paper")
     if options.resume and not options.checkpoint:
         raise ValueError("--resume needs --checkpoint FILE, the file to resume from")
@@ -36,16 +41,19 @@ def train(options: argparse.Namespace) -> int:
     model, result = train_model(
         dataset, preset, variant=options.variant, embedding=options.embedding, seed=options.seed, epochs=options.epochs,
         device=device, progress=progress_bar, checkpoint=options.checkpoint, resume=options.resume,
+        rank=rank, world_size=world_size,
     )  # fmt: skip
+    if rank > 0:
+        return 0  # the first process speaks for all
     top = f" (top layer alone {100 * result['top_layer_accuracy']:.2f} %)" if "top_layer_accuracy" in result else ""
     print(
         f"{dataset.name} {options.variant}/{preset}: test accuracy {100 * result['test_accuracy']:.2f} %{top} after "
         f"{result['epochs']} epochs, {result['train_seconds']:.1f} s training on {device}, seed {options.seed}; "
-        f"{model.locality}"
+        f"{model.locality}" + (f", in {world_size} processes" if world_size > 1 else "")
     )
     if options.json:
         details = {"dataset": dataset.name, "variant": options.variant, "preset": preset, "embedding": options.embedding}
-        details |= {"layer_local": model.layer_local}
+        details |= {"layer_local": model.layer_local, "processes": world_size}
         memory = {"peak_memory_mib": round(records.peak_memory_mib(device), 1), "date": records.today()}
         records.write_json(options.json, details | result | memory | records.environment(device))
     return 0

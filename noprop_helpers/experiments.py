@@ -15,6 +15,7 @@ from .data import Dataset, crop_and_flip, dataset_checksum, load_dataset
 from .diffusion import forward_chain
 from .features import encode
 from .noprop import NoPropDT
+from .parallel import fit_rank, gather_layers, rank_file
 from .samplers import sample_posterior
 from .schedules import alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas
 from .training import EMBEDDINGS, PRESETS, VARIANTS, Model, Recipe, accuracy, fit, label_embedding
@@ -37,12 +38,15 @@ def train_model(
     progress: Callable | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Trained:
     """Build a preset's model for this data, train it, and measure it once on the test split.
 
     The preset "paper" is the paper's model of the ``variant``, with its ``embedding``; the others are NoProp-DT with
     one-hot embeddings. Seconds of training include fitting and computing features, not reading the data. ``epochs``
-    None takes the preset's own number. ``checkpoint`` and ``resume`` as in ``fit``.
+    None takes the preset's own number. ``checkpoint`` and ``resume`` as in ``fit``. With a ``world_size`` above 1 this is
+    process ``rank`` of so many: it trains its share of the layers, waits for the others', and has the whole model.
     """
     if preset != "paper" and (variant != "dt" or embedding != "one_hot"):
         raise ValueError(f"the preset {preset} is dt with one_hot embeddings; for {variant}, {embedding} take the preset paper")
@@ -64,12 +68,16 @@ def train_model(
         "dataset": dataset.name, "preset": preset, "variant": variant, "embedding": embedding,
         "image_shape": list(images.shape[1:]), "class_names": list(dataset.class_names),
     }  # fmt: skip
-    fit(
-        model, images, labels, **settings, generator=generator, progress=progress,
-        checkpoint=checkpoint, resume=resume, about=about,
-    )  # fmt: skip
+    options = {"generator": generator, "progress": progress, "checkpoint": checkpoint, "resume": resume, "about": about}
+    if world_size > 1:
+        fit_rank(model, images, labels, rank, world_size, **settings, **options)
+        gather_layers(model, rank, world_size)
+    else:
+        fit(model, images, labels, **settings, **options)
     _synchronize(device)
-    seconds = checkpoints.load(checkpoint)["seconds"] if resume else time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    if resume:  # the time before the interruption counts too
+        seconds = checkpoints.load(rank_file(checkpoint, rank, world_size) if world_size > 1 else checkpoint)["seconds"]
     test = dataset.test_images.to(device), dataset.test_labels.to(device)
     result = {"test_accuracy": accuracy(model, *test, generator)}
     if variant == "dt":

@@ -108,6 +108,18 @@ def fit_stack(
     return _mean(totals, count)
 
 
+def layers_for_rank(num_layers: int, rank: int, world_size: int) -> range:
+    """The layers, numbered from 1, that process ``rank`` of ``world_size`` trains: contiguous, sizes differ by one at most.
+
+    With more processes than layers the last ones get none.
+    """
+    if num_layers < 1 or world_size < 1 or not 0 <= rank < world_size:
+        raise ValueError(f"expected layers >= 1 and 0 <= rank < world_size, got {num_layers}, {rank}, {world_size}")
+    share, extra = divmod(num_layers, world_size)
+    first = 1 + rank * share + min(rank, extra)
+    return range(first, first + share + (rank < extra))
+
+
 def _check_states(z: Tensor, num_layers: int) -> None:
     if z.ndim != 3 or len(z) != num_layers:
         raise ValueError(f"expected states z of shape [T, B, D] with T = {num_layers}, got {list(z.shape)}")

@@ -3,7 +3,7 @@
 import random
 import time
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -209,6 +209,7 @@ def fit(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     about: dict | None = None,
+    layers: Sequence[int] | None = None,
 ) -> Tensor:
     """Train a model: images [N, C, H, W], labels [N] -> mean loss per epoch and layer [epochs, num_layers].
 
@@ -226,6 +227,8 @@ def fit(
     - ``checkpoint``: a file written after every epoch. With ``resume``, and the same arguments otherwise, training goes
       on from it, to the same weights, bit for bit, as without the interruption (on the same machine)
     - ``about``: plain values to keep in the checkpoint, which a resumed run must share too
+    - ``layers``: numbers, from 1, of the layers to train; None trains all. For layers that share nothing trained: they
+      come out as if all had been trained here (in the order "together" up to rounding). Losses [epochs, len(layers)]; the checkpoint holds what was trained
 
     A frozen encoder is run over the images once.
     """
@@ -242,6 +245,9 @@ def fit(
         raise ValueError("augment works batch by batch; use order='layer' or 'interleaved'")
     if resume and checkpoint is None:
         raise ValueError("resume needs the checkpoint to resume from")
+    if layers is not None:
+        _check_layers(model, layers)
+    numbers = list(layers if layers is not None else range(1, model.num_layers + 1))
     start = time.perf_counter()
     progress = progress or (lambda iterable, description: iterable)
     generator = generator or torch.Generator(images.device).manual_seed(torch.initial_seed())
@@ -249,12 +255,13 @@ def fit(
     settings = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "one_cycle": one_cycle,
         "optimizer": optimizer, "weight_decay": weight_decay, "order": order, "bf16": bf16,
-        "images": len(images), "seed": generator.initial_seed(), **(about or {}),
+        "images": len(images), "seed": generator.initial_seed(), "layers": numbers, **(about or {}),
     }  # fmt: skip
     saved = checkpoints.load(checkpoint, images.device) if resume else None
     if saved is not None:
         _check_same_run(saved, settings, checkpoint)
-        checkpoints.load_state(model, saved["state"], checkpoint)
+        untrained = {name: value for name, value in model.state_dict().items() if not _belongs(name, numbers)}
+        checkpoints.load_state(model, untrained | saved["state"], checkpoint)
 
     # What is not trained is run once; augmented images are new each time.
     encoded = not (model.train_encoder or augment)
@@ -264,37 +271,38 @@ def fit(
         x = augment(inputs[index]) if augment else inputs[index]
         return x if encoded else model.encoder(x)
 
-    stack = LayerStack(model.layers) if order == "together" else None
+    stack = LayerStack([model.layers[t - 1] for t in numbers]) if order == "together" else None
     parameters = [p for p in model.parameters() if p.requires_grad]
     if stack is not None:
         parameters = [*stack.parameters(), *(p for p in model.encoder.parameters() if p.requires_grad)]
     kind = torch.optim.AdamW if optimizer == "adamw" else torch.optim.Adam
     stepper = kind(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
-    after_step = None
+    num_batches = len(_batches(torch.arange(len(images)), batch_size))
+    scheduler = None
     if one_cycle:
-        num_steps = epochs * len(_batches(torch.arange(len(images)), batch_size))
-        num_steps *= 1 if stack is not None else model.num_layers
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(stepper, learning_rate, total_steps=num_steps)
-        after_step = scheduler.step
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(stepper, learning_rate, total_steps=epochs * num_batches)
     autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=bf16)
 
     def noised_batch(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return features(index), model.noised_states(labels[index], generator), labels[index]
+        # The noise of all layers is drawn, whichever are trained: a layer sees the same states in any company.
+        states = model.noised_states(labels[index], generator)
+        return features(index), states[[t - 1 for t in numbers]] if layers is not None else states, labels[index]
 
-    def layer_step(t: int, index: Tensor) -> Tensor:
+    def layer_step(t: int, index: Tensor, step: int) -> Tensor:
+        if scheduler is not None and scheduler.last_epoch != step:  # every layer goes through a cycle of its own
+            scheduler.last_epoch = step - 1
+            scheduler.step()
         with autocast:
             loss = model.layer_loss(t, features(index), labels[index]).mean()
         stepper.zero_grad(set_to_none=True)  # the other layers' weights have no gradient, and so stay as they are
         loss.backward()
         stepper.step()
-        if after_step is not None:
-            after_step()
         return loss.detach()
 
     history, before = [], 0.0
     if saved is not None:
         stepper.load_state_dict(saved["optimizer"])
-        if one_cycle:
+        if scheduler is not None:
             scheduler.load_state_dict(saved["scheduler"])
         generator.set_state(saved["generator"].cpu())
         history, before = list(saved["history"].cpu()), saved["seconds"]
@@ -309,18 +317,19 @@ def fit(
             shuffled = torch.randperm(len(images), generator=generator, device=images.device)
             with autocast:
                 batches = map(noised_batch, bar(_batches(shuffled, batch_size)))
-                losses = fit_stack(stack, stepper, batches, model.layer_losses, after_step)
-            stack.copy_to(model.layers)
+                losses = fit_stack(stack, stepper, batches, model.layer_losses, scheduler and scheduler.step)
+            stack.copy_to([model.layers[t - 1] for t in numbers])
         else:
             seeds = generator.initial_seed(), epoch
             shuffled = torch.randperm(len(images), generator=torch.Generator().manual_seed(_seed(*seeds)))
             batches = _batches(shuffled.to(images.device), batch_size)
-            losses = _ordered_pass(layer_step, model.num_layers, batches, order, seeds, bar)
+            losses = _ordered_pass(layer_step, numbers, batches, order, seeds, bar)
         model.eval()
         history.append(losses)
         if checkpoint is not None:
-            state = {"state": model.state_dict(), "optimizer": stepper.state_dict(), "generator": generator.get_state()}
-            state |= {"scheduler": scheduler.state_dict()} if one_cycle else {}
+            trained = {name: value for name, value in model.state_dict().items() if _belongs(name, numbers)}
+            state = {"state": trained, "optimizer": stepper.state_dict(), "generator": generator.get_state()}
+            state |= {"scheduler": scheduler.state_dict()} if scheduler is not None else {}
             state |= {"history": torch.stack(history), "seconds": before + time.perf_counter() - start}
             checkpoints.save(checkpoint, {"settings": settings, **state})
         if after_epoch is not None:
@@ -328,19 +337,21 @@ def fit(
     return torch.stack(history)
 
 
-def _ordered_pass(layer_step: Callable, num_layers: int, batches: list[Tensor], order: str, seeds: tuple, bar) -> Tensor:
-    """Every layer over all batches, a layer and a batch at a time: the reference for all faster ways. Mean losses [T]."""
-    steps = [(t, i) for t in range(1, num_layers + 1) for i in range(len(batches))]
+def _ordered_pass(
+    layer_step: Callable, numbers: list[int], batches: list[Tensor], order: str, seeds: tuple[int, int], bar: Callable
+) -> Tensor:
+    """Layers over all batches, a layer and a batch at a time: the reference for all faster ways. Mean losses [len(numbers)]."""
+    steps = [(t, i) for t in numbers for i in range(len(batches))]
     if order == "interleaved":
         steps.sort(key=lambda step: step[1])
-    device = batches[0].device
-    totals = torch.zeros(num_layers, device=device)
+    device, done = batches[0].device, (seeds[1] - 1) * len(batches)
+    totals = {t: torch.zeros((), device=device) for t in numbers}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for t, i in bar(steps):
             # Dropout too draws from here: what a layer sees depends on nothing that happened before.
             torch.manual_seed(_seed(*seeds, t, i))
-            totals[t - 1] += layer_step(t, batches[i])
-    return (totals / len(batches)).cpu()
+            totals[t] += layer_step(t, batches[i], done + i)
+    return (torch.stack(list(totals.values())) / len(batches)).cpu()
 
 
 def _seed(*numbers: int) -> int:
@@ -354,6 +365,18 @@ def _batches(order: Tensor, batch_size: int) -> list[Tensor]:
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
+
+
+def _check_layers(model: Model, layers: Sequence[int]) -> None:
+    if not (isinstance(model, NoPropDT) and model.layer_local):
+        raise ValueError(f"layers can be trained apart only where nothing is trained by several of them: {model.locality}")
+    if not layers or sorted(set(layers)) != list(layers) or not 1 <= min(layers) <= max(layers) <= model.num_layers:
+        raise ValueError(f"expected layers in rising order out of 1 to {model.num_layers}, got {list(layers)}")
+
+
+def _belongs(name: str, numbers: list[int]) -> bool:
+    """Whether a name of a model's state is part of one of these layers, or of none ("layers.3.mlp.0.weight" is of layer 4)."""
+    return not name.startswith("layers.") or int(name.split(".")[1]) + 1 in numbers
 
 
 def _check_same_run(saved: dict, settings: dict, path) -> None:
