@@ -1,0 +1,71 @@
+"""That the suites run and say what they promise: on small data, and without looking at any time."""
+
+import json
+
+import pytest
+
+from noprop_helpers import __main__ as cli
+from noprop_helpers import benchmark, suites
+from noprop_helpers.data import load_dataset
+
+KEYS = {"name", "value", "unit", "baseline", "ratio", "ratio_min", "ratio_max"}
+
+
+@pytest.fixture(scope="module")
+def small():
+    digits = load_dataset("digits")
+    return digits._replace(
+        train_images=digits.train_images[:256], train_labels=digits.train_labels[:256],
+        test_images=digits.test_images[:50], test_labels=digits.test_labels[:50],
+    )  # fmt: skip
+
+
+def by_name(rows):
+    assert all(row.keys() == KEYS for row in rows)
+    assert len({row["name"] for row in rows}) == len(rows)
+    return {row["name"]: row for row in rows}
+
+
+def test_cpu_suite(small, monkeypatch):
+    monkeypatch.setattr(suites, "TARGETS", {"time_to_99": ("shared", 0.01, 2), "time_to_99_local": ("local", 1.01, 1)})
+    monkeypatch.setattr(suites, "published_epoch", lambda *a, **k: published(*a, repeats=2, **k))
+    rows = by_name(suites.cpu_suite(small, seeds=(0, 1)))
+    epoch = rows["published_epoch"]
+    assert 0 < epoch["ratio_min"] <= epoch["ratio"] <= epoch["ratio_max"] and epoch["baseline"] == "published loop, one epoch"
+    assert 0 < rows["gemm_fraction"]["value"] and rows["peak_memory"]["value"] > 0
+    assert rows["time_to_99"]["value"] > 0
+    assert rows["time_to_99_local"]["value"] is None  # 101 % is out of reach, and the row must say so
+
+
+published = suites.published_epoch
+
+
+def test_parallel_suite(small):
+    rows = by_name(suites.parallel_suite(small, repeats=1, num_images=200, num_steps=2))
+    assert rows["two_ranks_speedup"]["value"] == pytest.approx(rows["one_rank"]["value"] / rows["two_ranks"]["value"])
+    assert rows["two_ranks_data_parallel"]["value"] > 0 and rows["gather_layers"]["value"] > 0
+
+
+def test_gpu_suite_runs_on_a_cpu_too(small, monkeypatch):
+    monkeypatch.setattr(suites, "DEPTHS", (1, 2))
+    monkeypatch.setattr(suites, "BATCHES", (8,))
+    rows = by_name(suites.gpu_suite(small, "cpu", repeats=1, steps=1))
+    assert rows["step_backprop"]["ratio"] == 1
+    assert {"step_loop", "step_loop_float32", "step_T1", "images_per_second_B8", "inference_T2", "latency_T2"} <= rows.keys()
+    assert not any("graph" in name or "stream" in name or "memory" in name for name in rows)
+
+
+def test_bench_prints_a_table_and_writes_rows_and_record(tmp_path, monkeypatch, capsys):
+    rows = [benchmark.row("published_epoch", [1.0], "s", "published loop", [12.0])]
+    monkeypatch.setitem(suites.SUITES, "cpu", lambda dataset, device, progress: rows)
+    monkeypatch.setattr(cli.records, "FOLDER", tmp_path)
+    assert cli.main(["bench", "--dataset", "digits", "--json", str(tmp_path / "out.json")]) == 0
+    assert json.loads((tmp_path / "out.json").read_text()) == rows
+    said = capsys.readouterr().out
+    assert "published_epoch" in said and "0.0833" in said and "no record written" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
+    monkeypatch.setattr(cli, "load_dataset", lambda *a, **k: load_dataset("digits"))
+    assert cli.main(["bench"]) == 0
+    record = json.loads((tmp_path / "bench_cpu.json").read_text())
+    assert record["rows"] == rows and record["command"] == "python -m noprop_helpers bench --suite cpu"
+    assert {"environment", "git_commit", "date", "dataset"} <= record.keys()
