@@ -290,7 +290,12 @@ def _layer_steps(x: Tensor, y: Tensor, T: int, bf16: bool, compiled: bool = Fals
 def looped(x: Tensor, y: Tensor, T: int, bf16: bool = True, compiled: bool = False) -> Callable[[], None]:
     """A step of all T layers, one after another: images x [B, C, H, W], labels y [B]."""
     steps = _layer_steps(x, y, T, bf16, compiled)
-    return lambda: [step() for step in steps] and None
+
+    def all_steps() -> None:
+        for step in steps:
+            step()
+
+    return all_steps
 
 
 def streamed(x: Tensor, y: Tensor, T: int) -> Callable[[], None]:

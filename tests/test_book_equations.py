@@ -11,6 +11,7 @@ import torch
 from noprop_helpers.blocks import RadialReadout, expected_embedding
 from noprop_helpers.diffusion import flow_path, q_sample
 from noprop_helpers.embeddings import nearest_class
+from noprop_helpers.layerwise import layers_for_rank
 from noprop_helpers.losses import dt_loss, fm_loss, readout_loss
 from noprop_helpers.noprop import probability_flow
 from noprop_helpers.samplers import sample_euler, sample_heun
@@ -267,3 +268,69 @@ def test_a_velocity_in_the_span_of_the_table_leaves_the_rest():
     rest = (z_0 - z_0 @ P).square().sum(1, keepdim=True)
     torch.testing.assert_close(torch.cdist(z_0, W).square(), torch.cdist(z_0 @ P, W).square() + rest)
     assert torch.equal(nearest_class(z_0, W), nearest_class(z_0 @ P, W))
+
+
+# --- Layers in parallel ---
+
+
+@pytest.mark.parametrize("N", [1, 2, 3, 7, 8, 10, 64])
+def test_layers_apart_are_as_fast_as_the_longest_share(N):
+    """Eq. (12.1): the time of the rank with the most layers, one unit each."""
+    T = 10
+    longest = max(len(layers_for_rank(T, rank, N)) for rank in range(N))
+    assert T / longest == T / math.ceil(T / N)
+
+
+@pytest.mark.parametrize("N", [2, 3, 8])
+def test_averaging_round_a_ring_sends_what_the_book_says(N):
+    """Eq. (12.2): N chunks go round twice but for one machine, first added up, then handed on; all end with the sum."""
+    size = 4 * N
+    values = [draws(size, seed=machine).view(N, -1) for machine in range(N)]
+    expected, sent = torch.stack(values).sum(0), [0] * N
+    for phase in ("add", "hand on"):
+        for step in range(N - 1):
+            moving = []
+            for machine in range(N):
+                chunk = (machine - step + (phase == "hand on")) % N
+                moving.append(((machine + 1) % N, chunk, values[machine][chunk].clone()))
+                sent[machine] += values[machine][chunk].numel()
+            for receiver, chunk, value in moving:
+                values[receiver][chunk] = values[receiver][chunk] + value if phase == "add" else value
+    for value in values:
+        torch.testing.assert_close(value, expected)
+    assert sent == [2 * (N - 1) / N * size] * N
+
+
+@pytest.mark.parametrize("N, m", [(2, 1), (4, 16), (8, 16), (10, 5), (64, 16)])
+def test_a_pipeline_fills_and_drains(N, m):
+    """Eq. (12.3): m parts through the stages, a stage works on one part at a time and on each after the stage before it."""
+    T = 10
+    blocks = [min(math.ceil(T / N), T - first) for first in range(0, T, math.ceil(T / N))]
+    slowest, free, done = max(blocks), [0.0] * len(blocks), 0.0
+    for _ in range(m):
+        done = 0.0
+        for stage in range(len(blocks)):
+            done = free[stage] = max(done, free[stage]) + slowest / m  # a short last stage keeps the others' beat
+    assert T / done == pytest.approx(T / slowest * m / (m + len(blocks) - 1))
+    assert len(blocks) == math.ceil(T / math.ceil(T / N))
+
+
+# --- Ceilings ---
+
+
+def test_the_slower_of_two_roofs_decides():
+    """Eq. (11.2): work and traffic at the same time, each at its own speed; what takes longer sets the pace."""
+    for work, traffic, peak, beta in draws(50, 4).exp().tolist():
+        together = max(work / peak, traffic / beta)
+        assert work / together == pytest.approx(min(peak, work / traffic * beta))
+
+
+def test_intensity_of_a_matrix_product():
+    """Eq. (11.3): operations by PyTorch's own counter, bytes of the three matrices."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for n in (6, 96):
+        a, b = torch.randn(n, n), torch.randn(n, n)
+        with FlopCounterMode(display=False) as counter:
+            product = a @ b
+        assert counter.get_total_flops() / sum(m.nbytes for m in (a, b, product)) == pytest.approx(n / 6)
