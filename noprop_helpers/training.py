@@ -14,7 +14,7 @@ from .blocks import ConvBlock, ConvEncoder, DenoisingMLP, LinearReadout, RadialR
 from .data import check_images
 from .embeddings import gaussian, orthogonal, prototypes
 from .features import PatchFeatures, encode
-from .layerwise import LayerStack, fit_stack
+from .layerwise import LayerStack, MLPStack, fit_stack
 from .noprop import NoPropCT, NoPropDT, NoPropFM, Propagated
 from .schedules import LearnedGamma, alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas
 
@@ -271,7 +271,12 @@ def fit(
         x = augment(inputs[index]) if augment else inputs[index]
         return x if encoded else model.encoder(x)
 
-    stack = LayerStack([model.layers[t - 1] for t in numbers]) if order == "together" else None
+    stack = None
+    if order == "together":
+        together = [model.layers[t - 1] for t in numbers]
+        # The hand-written stack has no bfloat16, and knows the one architecture of the presets.
+        is_known = all(type(layer) is DenoisingMLP for layer in together) and not bf16
+        stack = MLPStack(together) if is_known else LayerStack(together)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if stack is not None:
         parameters = [*stack.parameters(), *(p for p in model.encoder.parameters() if p.requires_grad)]
@@ -285,8 +290,9 @@ def fit(
 
     def noised_batch(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # The noise of all layers is drawn, whichever are trained: a layer sees the same states in any company.
-        states = model.noised_states(labels[index], generator)
-        return features(index), states[[t - 1 for t in numbers]] if layers is not None else states, labels[index]
+        y = labels[index]
+        states = model.noised_states(y, generator)
+        return features(index), states if layers is None else states[[t - 1 for t in numbers]], y
 
     def layer_step(t: int, index: Tensor, step: int) -> Tensor:
         if scheduler is not None and scheduler.last_epoch != step:  # every layer goes through a cycle of its own

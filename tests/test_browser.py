@@ -153,6 +153,12 @@ def test_mathematics_is_typeset(visit, source, name):
     assert not re.search(r"\$[^$\n]+\$|\$\$|\\\(|\\\[|\\begin\{", facts["text"])
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_is_heavier_than_it_should_be(name):
+    """1.5 MB before images, and without the scripts that all pages share."""
+    assert (HTML / f"{name}.html").stat().st_size < 1_500_000
+
+
 def test_no_page_names_the_folder_it_was_built_in():
     pages = list(HTML.rglob("*.html"))
     assert pages and [page.name for page in pages if str(ROOT) in page.read_text()] == []

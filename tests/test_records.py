@@ -6,6 +6,7 @@ import pytest
 
 from noprop_helpers import records
 from noprop_helpers.experiments import EXPERIMENTS
+from noprop_helpers.suites import SUITES
 
 
 def test_mean_and_standard_error_by_hand():
@@ -58,7 +59,25 @@ def test_a_missing_record_names_its_command(tmp_path):
         records.read_record("broken", tmp_path)
 
 
-@pytest.mark.parametrize("path", sorted(records.FOLDER.glob("*.json")), ids=lambda path: path.stem)
+BENCHES = {f"bench_{suite}" for suite in SUITES}
+COMMITTED = sorted(records.FOLDER.glob("*.json"))
+
+
+@pytest.mark.parametrize("path", [path for path in COMMITTED if path.stem in BENCHES], ids=lambda path: path.stem)
+def test_committed_benchmarks_are_complete(path):
+    """Every row says what it was compared with, and by how much at least and at most."""
+    record = json.loads(path.read_text())
+    assert record["command"] == f"python -m noprop_helpers bench --suite {record['benchmark']}"
+    assert path.stem == f"bench_{record['benchmark']}"
+    assert record["environment"]["device"] and record["dataset"]["checksum"].startswith("sha256:") and record["date"]
+    assert record["git_commit"] and not record["git_commit"].endswith("-dirty")
+    for row in record["rows"]:
+        assert row.keys() == {"name", "value", "unit", "baseline", "ratio", "ratio_min", "ratio_max"}
+        assert (row["baseline"] is None) == (row["ratio"] is None)
+        assert row["ratio"] is None or row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+
+
+@pytest.mark.parametrize("path", [path for path in COMMITTED if path.stem not in BENCHES], ids=lambda path: path.stem)
 def test_committed_records_are_complete(path):
     """Every record says what was run, on what, how to repeat it, and its summary follows from its runs."""
     record = json.loads(path.read_text())
