@@ -62,6 +62,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def record_experiment(options: argparse.Namespace) -> int:
+    _check_alone("record")
     device, start = _device(options.device), time.perf_counter()
     value = record(options.name, dataset=options.dataset, data_root=options.data_root, device=device, progress=progress_bar)
     print(f"{options.name}: {len(value['runs'])} seeds in {time.perf_counter() - start:.0f} s, written to {records.FOLDER}")
@@ -69,7 +70,10 @@ def record_experiment(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    device = _device(options.device or {"cpu": "cpu", "gpu": "cuda", "parallel": "cpu"}[options.suite])
+    _check_alone("bench")
+    if options.suite == "gpu" and not torch.cuda.is_available():
+        raise ValueError("the suite gpu needs a CUDA GPU, and this PyTorch sees none")
+    device = _device("cuda" if options.suite == "gpu" else "cpu")
     target = records.FOLDER / f"bench_{options.suite}.json"
     # Other data would make other numbers: only the book's own go into its record.
     recorded = options.dataset == "mnist" and target.parent.is_dir()
@@ -153,10 +157,14 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     timing.add_argument("--dataset", default="mnist", help="mnist (default); another one for a try, without a record")
     timing.add_argument("--data-root", metavar="DIR", help="where the data are (else NOPROP_DATA, else ./data)")
-    timing.add_argument("--device", choices=["auto", "cpu", "cuda"], help="default: the suite's own")
     timing.add_argument("--json", metavar="FILE", help="write the rows to FILE")
     timing.set_defaults(command=bench)
     return parser
+
+
+def _check_alone(command: str) -> None:
+    if this_process()[1] > 1:
+        raise ValueError(f"{command} runs in one process; start it without torchrun")
 
 
 def _device(name: str) -> str:

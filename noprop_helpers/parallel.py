@@ -24,14 +24,19 @@ from .training import fit
 
 
 def this_process() -> tuple[int, int]:
-    """(rank, world_size) from torchrun's RANK and WORLD_SIZE; (0, 1) where they are not set."""
+    """(rank, world_size) from torchrun's environment variables; (0, 1) where there is no WORLD_SIZE.
+
+    Raises ValueError now, before hours of training, where they would not do at its end.
+    """
+    given = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+    if given["WORLD_SIZE"] in (None, "1"):
+        return 0, 1
     try:
-        rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    except ValueError:
-        rank, world_size = -1, 1
-    if not 0 <= rank < world_size:
-        given = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE")}
-        raise ValueError(f"expected numbers with 0 <= RANK < WORLD_SIZE in the environment, got {given}; start with torchrun")
+        rank, world_size, port = int(given["RANK"]), int(given["WORLD_SIZE"]), int(given["MASTER_PORT"])
+    except (TypeError, ValueError):
+        rank = world_size = port = -1
+    if not (0 <= rank < world_size and 0 < port < 65536 and given["MASTER_ADDR"]):
+        raise ValueError(f"expected torchrun's variables in the environment, with RANK < WORLD_SIZE, got {given}")
     return rank, world_size
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from noprop_helpers import __main__ as cli
 from noprop_helpers import checkpoints
 from noprop_helpers.blocks import ConvBlock, DenoisingMLP, LinearReadout, Standardize
 from noprop_helpers.data import load_dataset
@@ -72,16 +73,19 @@ def test_layers_for_rank_share_all_layers_evenly():
 
 
 def test_this_process_reads_torchruns_variables(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE"):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     assert this_process() == (0, 1)
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "3")
+    good = {"RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in good.items():
+        monkeypatch.setenv(name, value)
     assert this_process() == (1, 3)
-    for name, value in [("RANK", "3"), ("RANK", "one"), ("WORLD_SIZE", "")]:
-        with monkeypatch.context() as m, pytest.raises(ValueError, match="start with torchrun"):
+    for name, value in [("RANK", "3"), ("RANK", "one"), ("WORLD_SIZE", ""), ("MASTER_PORT", "no"), ("MASTER_ADDR", "")]:
+        with monkeypatch.context() as m, pytest.raises(ValueError, match="expected torchrun's variables"):
             m.setenv(name, value)
             this_process()
+    for command in (["record", "mnist_shared"], ["bench"]):
+        assert cli.main(command) == 2
 
 
 # --- The layers come out as in one process ---

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from noprop_helpers import __main__ as cli
 from noprop_helpers import benchmark, suites
@@ -69,3 +70,9 @@ def test_bench_prints_a_table_and_writes_rows_and_record(tmp_path, monkeypatch, 
     record = json.loads((tmp_path / "bench_cpu.json").read_text())
     assert record["rows"] == rows and record["command"] == "python -m noprop_helpers bench --suite cpu"
     assert {"environment", "git_commit", "date", "dataset"} <= record.keys()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_the_gpu_suite_needs_a_gpu(capsys):
+    assert cli.main(["bench", "--suite", "gpu"]) == 2
+    assert "needs a CUDA GPU" in capsys.readouterr().err
