@@ -51,10 +51,11 @@ def small_model(images):
 SETTINGS = {"epochs": 2, "batch_size": 100, "one_cycle": True, "optimizer": "adamw", "weight_decay": 1e-3}
 
 
-def assert_same_layers(a, b, numbers=range(1, T + 1)):
+def assert_same_layers(a, b, numbers=range(1, T + 1), rounding=0.0):
     for t in numbers:
-        for name, value in a.layers[t - 1].state_dict().items():
-            assert torch.equal(value, b.layers[t - 1].state_dict()[name]), (t, name)
+        torch.testing.assert_close(
+            a.layers[t - 1].state_dict(), b.layers[t - 1].state_dict(), rtol=rounding, atol=rounding
+        )
 
 
 # --- Who trains what ---
@@ -95,6 +96,8 @@ def test_this_process_reads_torchruns_variables(monkeypatch):
 def test_every_share_equals_the_run_of_all_layers(order, digits, tmp_path):
     """Dropout, BatchNorm, learning-rate cycle and weight decay included, for two processes and for four (one idle)."""
     build = small_model if order == "together" else paper_model
+    # A stack of another number of layers is cut among threads and vectors in another way, and so rounds otherwise.
+    rounding = 1e-5 if order == "together" else 0.0
     whole = build(digits[0])
     fit(whole, *digits, **SETTINGS, order=order, generator=generator(3))
     for world_size in (2, 4):
@@ -106,11 +109,11 @@ def test_every_share_equals_the_run_of_all_layers(order, digits, tmp_path):
                 checkpoint=tmp_path / f"{order}.pt",
             )  # fmt: skip
             assert losses.shape == (2, len(own))
-            assert_same_layers(whole, model, own)
+            assert_same_layers(whole, model, own, rounding)
             assert_same_layers(build(digits[0]), model, [t for t in range(1, T + 1) if t not in own])
         files = [rank_file(tmp_path / f"{order}.pt", rank, world_size) for rank in range(min(T, world_size))]
         assert load_layers(gathered, files) == [1, 2, 3]
-        assert_same_layers(whole, gathered)
+        assert_same_layers(whole, gathered, rounding=rounding)
 
 
 def test_a_share_resumes_to_the_same_bits_and_its_file_holds_it_alone(digits, tmp_path):
@@ -197,7 +200,7 @@ def test_a_killed_process_costs_its_own_layers_and_comes_back(tmp_path):
     one = checkpoints.load(tmp_path / "alone.pt")["state"]
     for file in files:
         state = checkpoints.load(file)["state"]
-        for name, value in state.items():  # small layers train as one stack: another size of it rounds otherwise
+        for name, value in state.items():  # up to the rounding of a smaller stack
             torch.testing.assert_close(value, one[name], rtol=1e-4, atol=1e-5)
 
 
