@@ -54,7 +54,12 @@ def train(options: argparse.Namespace) -> int:
         f"{model.locality}" + (f", in {world_size} processes" if world_size > 1 else "")
     )
     if options.json:
-        details = {"dataset": dataset.name, "variant": options.variant, "preset": preset, "embedding": options.embedding}
+        details = {
+            "dataset": dataset.name,
+            "variant": options.variant,
+            "preset": preset,
+            "embedding": options.embedding,
+        }
         details |= {"layer_local": model.layer_local, "processes": world_size}
         memory = {"peak_memory_mib": round(records.peak_memory_mib(device), 1), "date": records.today()}
         records.write_json(options.json, details | result | memory | records.environment(device))
@@ -64,8 +69,12 @@ def train(options: argparse.Namespace) -> int:
 def record_experiment(options: argparse.Namespace) -> int:
     _check_alone("record")
     device, start = _device(options.device), time.perf_counter()
-    value = record(options.name, dataset=options.dataset, data_root=options.data_root, device=device, progress=progress_bar)
-    print(f"{options.name}: {len(value['runs'])} seeds in {time.perf_counter() - start:.0f} s, written to {records.FOLDER}")
+    value = record(
+        options.name, dataset=options.dataset, data_root=options.data_root, device=device, progress=progress_bar
+    )
+    print(
+        f"{options.name}: {len(value['runs'])} seeds in {time.perf_counter() - start:.0f} s, written to {records.FOLDER}"
+    )
     return 0
 
 
@@ -137,7 +146,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     one.add_argument("--seed", type=_at_least(0), default=0)
     one.add_argument("--epochs", type=_at_least(1), help="passes over the training data (default: the preset's own)")
-    one.add_argument("--checkpoint", metavar="FILE", help="write the model and the state of training there, every epoch")
+    one.add_argument(
+        "--checkpoint", metavar="FILE", help="write the model and the state of training there, every epoch"
+    )
     one.add_argument("--resume", action="store_true", help="go on from the --checkpoint of an interrupted run")
     one.add_argument("--json", metavar="FILE", help="write the result and its settings to FILE")
     one.set_defaults(command=train)

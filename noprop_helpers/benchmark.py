@@ -41,7 +41,9 @@ def alternate(
     return times
 
 
-def row(name: str, values: list[float], unit: str, baseline: str | None = None, baseline_values: list[float] | None = None) -> dict:
+def row(
+    name: str, values: list[float], unit: str, baseline: str | None = None, baseline_values: list[float] | None = None
+) -> dict:
     """One line of a benchmark: the median of ``values`` and, pair by pair, their ratio to the baseline's.
 
     {"name", "value", "unit", "baseline", "ratio", "ratio_min", "ratio_max"}; without a baseline the last four are None.
@@ -63,12 +65,16 @@ def table(rows: list[dict]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     # Text to the left, numbers to the right.
     return "\n".join(
-        "  ".join(cell.rjust(w) if i in (1, 3, 4, 5) else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths))).rstrip()
+        "  ".join(
+            cell.rjust(w) if i in (1, 3, 4, 5) else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths))
+        ).rstrip()
         for line in lines
     )
 
 
-def matmul_flops(size: int = 2048, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Callable[[], float]:
+def matmul_flops(
+    size: int = 2048, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Callable[[], float]:
     """A function that multiplies two square matrices and returns FLOP/s: what the machine can do at best.
 
     2 size^3 floating-point operations, one multiplication and one addition each. The matrices are made once.

@@ -76,8 +76,9 @@ def train_model(
         fit(model, images, labels, **settings, **options)
     _synchronize(device)
     seconds = time.perf_counter() - start
-    if resume:  # the time before the interruption counts too
-        seconds = checkpoints.load(rank_file(checkpoint, rank, world_size) if world_size > 1 else checkpoint)["seconds"]
+    own_file = rank_file(checkpoint, rank, world_size) if world_size > 1 else checkpoint
+    if resume and Path(own_file).exists():  # the time before the interruption counts too; a process without layers has no file
+        seconds = checkpoints.load(own_file)["seconds"]
     test = dataset.test_images.to(device), dataset.test_labels.to(device)
     result = {"test_accuracy": accuracy(model, *test, generator)}
     if variant == "dt":

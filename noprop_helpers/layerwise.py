@@ -90,8 +90,8 @@ class MLPStack(nn.Module):
     ``nn.Linear`` with biases, in this order, as the published notebook's layers do. forward(features [B, F], z [T, B, D])
     -> outputs [T, B, K].
 
-    Forward and backward pass are written out and reuse their memory from step to step: on a CPU, fetching fresh memory for
-    every intermediate result costs as much as the products. Hence two rules. A forward pass may be followed by one backward
+    Forward and backward pass are written out and reuse their memory from step to step, as fetching fresh memory for every
+    intermediate result costs a CPU a good part of such a step. Hence two rules. A forward pass may be followed by one backward
     pass, before the next forward pass; and the weights' gradients are written to ``.grad``, never added to what is there.
     """
 
@@ -184,8 +184,15 @@ class _MLPStackFunction(torch.autograd.Function):
 def _two_linear(layer: nn.Module) -> tuple[nn.Linear, nn.Linear]:
     parts = [module for module in layer.modules() if not list(module.children())]
     own = {p for part in parts for p in part.parameters()} == set(layer.parameters())
-    if [type(part) for part in parts] != [nn.Linear, nn.ReLU, nn.Linear] or parts[0].bias is None or parts[2].bias is None or not own:
-        raise ValueError(f"expected layers of nn.Linear, nn.ReLU, nn.Linear with biases and nothing else, got {type(layer).__name__}")
+    if (
+        [type(part) for part in parts] != [nn.Linear, nn.ReLU, nn.Linear]
+        or parts[0].bias is None
+        or parts[2].bias is None
+        or not own
+    ):
+        raise ValueError(
+            f"expected layers of nn.Linear, nn.ReLU, nn.Linear with biases and nothing else, got {type(layer).__name__}"
+        )
     return parts[0], parts[2]
 
 

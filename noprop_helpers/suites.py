@@ -8,6 +8,7 @@ import functools
 import os
 import socket
 import time
+from queue import Empty
 from typing import Callable
 
 import torch
@@ -56,7 +57,9 @@ def published_epoch(dataset: Dataset, device: str = "cpu", repeats: int = 5, pro
 
     def loop_epoch():
         order = torch.randperm(len(images), generator=draws, device=device).split(128)
-        published_loop(literal.encoder, literal.layers, optimizers, literal.levels, ((images[i], labels[i]) for i in order), draws)
+        published_loop(
+            literal.encoder, literal.layers, optimizers, literal.levels, ((images[i], labels[i]) for i in order), draws
+        )
 
     def take_turns(epoch):
         nonlocal start
@@ -99,7 +102,9 @@ def time_to_accuracy(dataset: Dataset, device: str, seeds: tuple[int, ...], prog
     """Seconds of whole training runs whose mean test accuracy over the seeds is at least the target's; else None."""
     rows = []
     for name, (preset, target, epochs) in TARGETS.items():
-        results = [train_model(dataset, preset, seed=s, epochs=epochs, device=device, progress=progress).result for s in seeds]
+        results = [
+            train_model(dataset, preset, seed=s, epochs=epochs, device=device, progress=progress).result for s in seeds
+        ]
         accuracies = [result["test_accuracy"] for result in results]
         line = row(name, [result["train_seconds"] for result in results], "s")
         if sum(accuracies) / len(accuracies) < target:
@@ -134,15 +139,27 @@ def parallel_suite(
     ]
 
 
-def _in_processes(work: Callable, world_size: int, images: Tensor, labels: Tensor, num_steps: int) -> tuple[float, float]:
+def _in_processes(
+    work: Callable, world_size: int, images: Tensor, labels: Tensor, num_steps: int
+) -> tuple[float, float]:
     """Run ``work`` in so many new processes: the seconds from the first start to the last end, of its two parts."""
     context = torch.multiprocessing.get_context("spawn")
     queue, barrier, port = context.Queue(), context.Barrier(world_size), _free_port()
-    arguments = [(work, rank, world_size, port, images, labels, num_steps, barrier, queue) for rank in range(world_size)]
+    arguments = [
+        (work, rank, world_size, port, images, labels, num_steps, barrier, queue) for rank in range(world_size)
+    ]
     processes = [context.Process(target=_enter, args=args) for args in arguments]
     for process in processes:
         process.start()
-    times = [queue.get() for _ in processes]
+    times = []
+    while len(times) < world_size:
+        try:
+            times.append(queue.get(timeout=1))
+        except Empty:
+            if any(process.exitcode for process in processes):
+                for process in processes:
+                    process.kill()
+                raise ValueError("a process of the benchmark died; what it said stands above") from None
     for process in processes:
         process.join()
     starts, middles, ends = zip(*times)
@@ -218,25 +235,51 @@ def gpu_suite(dataset: Dataset, device: str = "cuda", repeats: int = 5, steps: i
     """
     progress = progress or (lambda iterable, description: iterable)
     images, labels = dataset.train_images[:4096].to(device), dataset.train_labels[:4096].to(device)
-    ceiling = {d: max(matmul_flops(8192 if device == "cuda" else 512, d, device)() for _ in range(5)) / 1e12 for d in (torch.float32, torch.bfloat16)}
-    rows = [row(f"gemm_{str(d).removeprefix('torch.')}", [value], "TFLOP/s") for d, value in ceiling.items()]
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        product = matmul_flops(8192 if device == "cuda" else 512, dtype, device)
+        rows.append(
+            row(f"gemm_{str(dtype).removeprefix('torch.')}", [max(product() for _ in range(5)) / 1e12], "TFLOP/s")
+        )
 
-    def time_steps(ways: dict, batch: int) -> dict[str, list[float]]:
-        per_call = alternate({name: functools.partial(_repeat, step, steps) for name, step in ways.items()}, repeats, 1, device)
+    def time_steps(ways: dict) -> dict[str, list[float]]:
+        per_call = alternate(
+            {name: functools.partial(_repeat, step, steps) for name, step in ways.items()}, repeats, 1, device
+        )
         return {name: [t / steps for t in times] for name, times in per_call.items()}
 
     # Every way in which ten layers can take a step, at the paper's batch.
     x, y = images[:128], labels[:128]
-    times = time_steps({name: make(x, y, 10) for name, make in progress(_ways(device).items(), "ways")}, 128)
+    times = time_steps({name: make(x, y, 10) for name, make in progress(_ways(device).items(), "ways")})
     for name, values in times.items():
-        rows.append(row(f"step_{name}", [1e3 * v for v in values], "ms", "step_backprop", [1e3 * v for v in times["backprop"]]))
+        rows.append(
+            row(f"step_{name}", [1e3 * v for v in values], "ms", "step_backprop", [1e3 * v for v in times["backprop"]])
+        )
     # How a step grows with the number of layers, and with the batch.
     for T in progress(DEPTHS[:-1], "depths"):
-        both = time_steps({"loop": looped(x, y, T), "backprop": backpropagated(x, y, T)}, 128)
-        rows.append(row(f"step_T{T}", [1e3 * v for v in both["loop"]], "ms", "backprop, same T", [1e3 * v for v in both["backprop"]]))
+        both = time_steps({"loop": looped(x, y, T), "backprop": backpropagated(x, y, T)})
+        rows.append(
+            row(
+                f"step_T{T}",
+                [1e3 * v for v in both["loop"]],
+                "ms",
+                "backprop, same T",
+                [1e3 * v for v in both["backprop"]],
+            )
+        )
     for B in progress(BATCHES, "batches"):
-        both = time_steps({"loop": looped(images[:B], labels[:B], 10), "backprop": backpropagated(images[:B], labels[:B], 10)}, B)
-        rows.append(row(f"images_per_second_B{B}", [B / v for v in both["loop"]], "1/s", "backprop, same batch", [B / v for v in both["backprop"]]))
+        both = time_steps(
+            {"loop": looped(images[:B], labels[:B], 10), "backprop": backpropagated(images[:B], labels[:B], 10)}
+        )
+        rows.append(
+            row(
+                f"images_per_second_B{B}",
+                [B / v for v in both["loop"]],
+                "1/s",
+                "backprop, same batch",
+                [B / v for v in both["backprop"]],
+            )
+        )
     if device == "cuda":
         rows += _memory(images, labels)
     for T in progress(DEPTHS, "inference"):
@@ -253,7 +296,11 @@ def _ways(device: str) -> dict[str, Callable[[Tensor, Tensor, int], Callable[[],
     ways = {"backprop": backpropagated, "loop_float32": functools.partial(looped, bf16=False), "loop": looped}
     if device == "cuda":
         ways |= {"compiled": functools.partial(looped, compiled=True), "streams": streamed}
-        ways |= {"graph": graphed(looped), "graph_streams": graphed(streamed), "graph_backprop": graphed(backpropagated)}
+        ways |= {
+            "graph": graphed(looped),
+            "graph_streams": graphed(streamed),
+            "graph_backprop": graphed(backpropagated),
+        }
     return ways
 
 
@@ -355,7 +402,10 @@ def _memory(images: Tensor, labels: Tensor) -> Rows:
     A layer at a time means that the other layers rest on the host: one layer's weights, gradients and optimizer states.
     """
     peaks = {}
-    for name, make in {"layer": functools.partial(looped, T=1), "backprop": functools.partial(backpropagated, T=10)}.items():
+    for name, make in {
+        "layer": functools.partial(looped, T=1),
+        "backprop": functools.partial(backpropagated, T=10),
+    }.items():
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

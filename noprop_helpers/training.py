@@ -228,7 +228,8 @@ def fit(
       on from it, to the same weights, bit for bit, as without the interruption (on the same machine)
     - ``about``: plain values to keep in the checkpoint, which a resumed run must share too
     - ``layers``: numbers, from 1, of the layers to train; None trains all. For layers that share nothing trained: they
-      come out as if all had been trained here (in the order "together" up to rounding). Losses [epochs, len(layers)]; the checkpoint holds what was trained
+      come out as if all had been trained here, in the order "together" up to rounding. The losses are then
+      [epochs, len(layers)], and the checkpoint holds these layers alone
 
     A frozen encoder is run over the images once.
     """

@@ -15,7 +15,15 @@ def test_runs_take_turns_and_warm_up():
 
 def test_a_row_compares_pair_by_pair():
     row = benchmark.row("step", [1.0, 4.0, 3.0], "s", "loop", [2.0, 4.0, 12.0])
-    assert row == {"name": "step", "value": 3.0, "unit": "s", "baseline": "loop", "ratio": 0.5, "ratio_min": 0.25, "ratio_max": 1.0}
+    assert row == {
+        "name": "step",
+        "value": 3.0,
+        "unit": "s",
+        "baseline": "loop",
+        "ratio": 0.5,
+        "ratio_min": 0.25,
+        "ratio_max": 1.0,
+    }
     alone = benchmark.row("memory", [7.0], "MiB")
     assert alone["value"] == 7.0 and alone["baseline"] is alone["ratio"] is alone["ratio_min"] is None
     with pytest.raises(ValueError):

@@ -108,7 +108,11 @@ def test_a_second_forward_pass_cannot_corrupt_the_first_ones_gradient(layers, ba
 
 
 def test_what_is_no_two_layer_perceptron_is_refused(layers):
-    for wrong in (nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 3)), nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 3))):
+    for wrong in (
+        nn.Linear(3, 3),
+        nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 3)),
+        nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 3)),
+    ):
         with pytest.raises(ValueError, match="expected layers of nn.Linear, nn.ReLU, nn.Linear"):
             MLPStack([wrong])
     with pytest.raises(ValueError, match="different shapes"):

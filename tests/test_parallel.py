@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from noprop_helpers import __main__ as cli
-from noprop_helpers import checkpoints
+from noprop_helpers import checkpoints, experiments
 from noprop_helpers.blocks import ConvBlock, DenoisingMLP, LinearReadout, Standardize
 from noprop_helpers.data import load_dataset
 from noprop_helpers.layerwise import layers_for_rank
@@ -122,7 +122,10 @@ def test_a_share_resumes_to_the_same_bits_and_its_file_holds_it_alone(digits, tm
     fit_rank(straight, *digits, 0, 2, **settings, generator=generator(1))
     straight_file = rank_file(tmp_path / "run.pt", 0, 2)
     state = checkpoints.load(straight_file)["state"]
-    assert {name.split(".")[1] for name in state if name.startswith("layers.")} == {"0", "1"}  # rank 0 of 2 has layers 1, 2
+    assert {name.split(".")[1] for name in state if name.startswith("layers.")} == {
+        "0",
+        "1",
+    }  # rank 0 of 2 has layers 1, 2
 
     def stop(epoch):
         raise KeyboardInterrupt
@@ -133,7 +136,16 @@ def test_a_share_resumes_to_the_same_bits_and_its_file_holds_it_alone(digits, tm
     fit_rank(resumed, *digits, 0, 2, **settings, generator=generator(99).manual_seed(1), resume=True)
     assert_same_layers(straight, resumed)
     with pytest.raises(ValueError, match="from a run with layers"):
-        fit(paper_model(digits[0]), *digits, **SETTINGS, order="layer", generator=generator(1), checkpoint=straight_file, resume=True, layers=[1])
+        fit(
+            paper_model(digits[0]),
+            *digits,
+            **SETTINGS,
+            order="layer",
+            generator=generator(1),
+            checkpoint=straight_file,
+            resume=True,
+            layers=[1],
+        )
 
 
 def test_what_layers_share_cannot_be_trained_apart(digits):
@@ -159,7 +171,18 @@ def start(rank, world_size, port, folder, *arguments, epochs="3"):
         "RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world_size,
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1,
     }  # fmt: skip
-    command = [sys.executable, "-m", "noprop_helpers", "train", "--preset", "local", "--epochs", epochs, "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "noprop_helpers",
+        "train",
+        "--preset",
+        "local",
+        "--epochs",
+        epochs,
+        "--device",
+        "cpu",
+    ]
     return subprocess.Popen(
         [*command, "--checkpoint", str(folder / "run.pt"), *arguments],
         env=os.environ | {name: str(value) for name, value in variables.items()},
@@ -206,7 +229,18 @@ def test_a_killed_process_costs_its_own_layers_and_comes_back(tmp_path):
 
 def test_what_cannot_run_in_parallel_says_so(tmp_path):
     _, complaint = start(0, 2, free_port(), tmp_path, "--preset", "shared").communicate(timeout=60)
-    assert complaint.startswith("noprop_helpers: layers can be trained apart only where") and len(complaint.splitlines()) == 1
+    assert (
+        complaint.startswith("noprop_helpers: layers can be trained apart only where")
+        and len(complaint.splitlines()) == 1
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_without_layers_resumes_without_a_file(tmp_path, monkeypatch):
+    """The eleventh of eleven processes for ten layers."""
+    monkeypatch.setattr(experiments, "gather_layers", lambda *a: None)
+    options = {"epochs": 1, "rank": 10, "world_size": 11, "checkpoint": tmp_path / "run.pt", "resume": True}
+    assert experiments.train_model(load_dataset("digits"), "local", **options).result["train_seconds"] > 0
     assert list(tmp_path.iterdir()) == []
 
 

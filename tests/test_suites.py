@@ -32,7 +32,10 @@ def test_cpu_suite(small, monkeypatch):
     monkeypatch.setattr(suites, "published_epoch", lambda *a, **k: published(*a, repeats=2, **k))
     rows = by_name(suites.cpu_suite(small, seeds=(0, 1)))
     epoch = rows["published_epoch"]
-    assert 0 < epoch["ratio_min"] <= epoch["ratio"] <= epoch["ratio_max"] and epoch["baseline"] == "published loop, one epoch"
+    assert (
+        0 < epoch["ratio_min"] <= epoch["ratio"] <= epoch["ratio_max"]
+        and epoch["baseline"] == "published loop, one epoch"
+    )
     assert 0 < rows["gemm_fraction"]["value"] and rows["peak_memory"]["value"] > 0
     assert rows["time_to_99"]["value"] > 0
     assert rows["time_to_99_local"]["value"] is None  # 101 % is out of reach, and the row must say so
@@ -47,12 +50,28 @@ def test_parallel_suite(small):
     assert rows["two_ranks_data_parallel"]["value"] > 0 and rows["gather_layers"]["value"] > 0
 
 
+def dies(*arguments):
+    raise SystemExit(3)
+
+
+def test_a_process_that_dies_ends_the_benchmark(small):
+    with pytest.raises(ValueError, match="a process of the benchmark died"):
+        suites._in_processes(dies, 2, small.train_images, small.train_labels, 1)
+
+
 def test_gpu_suite_runs_on_a_cpu_too(small, monkeypatch):
     monkeypatch.setattr(suites, "DEPTHS", (1, 2))
     monkeypatch.setattr(suites, "BATCHES", (8,))
     rows = by_name(suites.gpu_suite(small, "cpu", repeats=1, steps=1))
     assert rows["step_backprop"]["ratio"] == 1
-    assert {"step_loop", "step_loop_float32", "step_T1", "images_per_second_B8", "inference_T2", "latency_T2"} <= rows.keys()
+    assert {
+        "step_loop",
+        "step_loop_float32",
+        "step_T1",
+        "images_per_second_B8",
+        "inference_T2",
+        "latency_T2",
+    } <= rows.keys()
     assert not any("graph" in name or "stream" in name or "memory" in name for name in rows)
 
 
