@@ -326,7 +326,7 @@ def _layer_steps(x: Tensor, y: Tensor, T: int, bf16: bool, compiled: bool = Fals
             model.layers[t - 1].compile()
 
         def step() -> None:
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):  # as graphs want it
                 loss = model.layer_loss(t, features, y).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -387,7 +387,7 @@ def backpropagated(x: Tensor, y: Tensor, T: int) -> Callable[[], None]:
     features, optimizer = model.encoder(x), _optimizer(model)
 
     def step() -> None:
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
             loss = model.layer_loss(1, features, y).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

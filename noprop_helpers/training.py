@@ -287,7 +287,8 @@ def fit(
     scheduler = None
     if one_cycle:
         scheduler = torch.optim.lr_scheduler.OneCycleLR(stepper, learning_rate, total_steps=epochs * num_batches)
-    autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=bf16)
+    # Without its cache: that would keep the bfloat16 copies of an epoch's first weights for all of the epoch.
+    autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False)
 
     def noised_batch(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # The noise of all layers is drawn, whichever are trained: a layer sees the same states in any company.

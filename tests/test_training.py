@@ -222,6 +222,24 @@ def test_the_papers_models_learn_digits(variant, digits):
     assert accuracy(model, digits.test_images, digits.test_labels, generator()) > 0.9 > 0.5 > chance
 
 
+@pytest.mark.parametrize("which", ["together", "layer", "shared"])
+def test_bfloat16_learns_as_float32_does(which, digits):
+    """Every step must see the weights of the step before, the encoder's too: a stale copy would not learn within an epoch."""
+    images, labels, losses = digits.train_images[:512], digits.train_labels[:512], []
+    for bf16 in (False, True):
+        torch.manual_seed(0)
+        if which == "shared":
+            model = shared(images, K, num_steps=2).model
+        else:
+            layers = [DenoisingMLP(64, K, K, hidden_dim=32) for _ in range(2)]
+            model = NoPropDT(nn.Flatten(), layers, torch.eye(K), cosine_alpha_bar(2))
+        settings = {"epochs": 2, "batch_size": 16, "learning_rate": 2e-3 if which == "shared" else 1e-2}
+        settings["order"] = "layer" if which == "layer" else "together"
+        losses.append(fit(model, images, labels, **settings, bf16=bf16, generator=generator()))
+    torch.testing.assert_close(losses[0], losses[1], rtol=0.1, atol=0.02)
+    assert (losses[1][1] < 0.8 * losses[1][0]).all()
+
+
 def test_radial_readout_reaches_the_prediction(digits):
     images, labels = digits.train_images[:200], digits.train_labels[:200]
     model = VARIANTS["dt"](images, torch.eye(K), num_steps=2, radial=True).model
