@@ -151,7 +151,7 @@ class _MLPStackFunction(torch.autograd.Function):
         inputs[:, :, :split] = features
         inputs[:, :, split:] = z
         torch.baddbmm(first_bias, inputs, first, out=hidden).relu_()
-        # Transposed twice: with this few outputs the product is twice as fast so.
+        # Transposed twice: with this few outputs the product is faster so.
         outputs = torch.bmm(second, hidden.mT).mT + second_bias
         # The version of the buffer tells a second forward pass from this one.
         ctx.stack, ctx.split, ctx.version, ctx.inputs = stack, split, hidden._version, inputs

@@ -1,6 +1,6 @@
 """Benchmark suites, ``python -m noprop_helpers bench --suite cpu | gpu | parallel``: each returns rows (see ``benchmark.row``).
 
-Everything is timed against a baseline in the same run, in turns. The suites are measurements, not tests.
+Steps and epochs are timed against a baseline in the same run, in turns. The suites are measurements, not tests.
 """
 
 import copy
