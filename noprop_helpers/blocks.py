@@ -39,30 +39,30 @@ class ConvEncoder(nn.Module):
     """The published notebook's image encoder: two rounds of conv 3x3, ReLU, max-pool 2; then one linear layer.
 
     images [B, C, H, W] -> features [B, F]. On 28 x 28 MNIST with ``padding=0`` the flattened size is the notebook's
-    1600. Sides under 10 pixels need ``padding=1``. Raises ValueError on images of another shape.
+    1600. More than two ``widths`` add convolutions without pooling; ``norm=True`` puts BatchNorm before every ReLU. Without
+    padding two convolutions need sides of 10 pixels, three 18. Raises ValueError on images of another shape.
     """
 
-    def __init__(self, image_shape=(1, 28, 28), feature_dim: int = 128, padding: int = 0, widths=(32, 64)):
+    def __init__(
+        self, image_shape=(1, 28, 28), feature_dim: int = 128, padding: int = 0, widths=(32, 64), norm: bool = False
+    ):
         super().__init__()
         self.image_shape = tuple(image_shape)
         channels, height, width = self.image_shape
-        for _ in range(2):  # conv 3x3, then max-pool 2
-            height, width = (height + 2 * padding - 2) // 2, (width + 2 * padding - 2) // 2
+        layers = []
+        for i, filters in enumerate(widths):
+            layers.append(nn.Conv2d(channels, filters, 3, padding=padding))
+            height, width, channels = height + 2 * padding - 2, width + 2 * padding - 2, filters
+            if i < 2:
+                layers.append(nn.MaxPool2d(2))  # before ReLU: the two commute, and ReLU then has a quarter of the work
+                height, width = height // 2, width // 2
+            layers += [nn.BatchNorm2d(filters), nn.ReLU()] if norm else [nn.ReLU()]
         if min(height, width) < 1:
             raise ValueError(
-                f"images of shape {self.image_shape} are too small for padding={padding}: "
-                "expected sides of at least 10 pixels with padding=0, 4 with padding=1"
+                f"images of shape {self.image_shape} are too small for padding={padding} and {len(widths)} convolutions: "
+                "use padding=1 (sides of at least 4 pixels) or larger images"
             )
-        self.features = nn.Sequential(
-            nn.Conv2d(channels, widths[0], 3, padding=padding),
-            nn.MaxPool2d(2),  # before ReLU: the two commute, and ReLU then has a quarter of the work
-            nn.ReLU(),
-            nn.Conv2d(widths[0], widths[1], 3, padding=padding),
-            nn.MaxPool2d(2),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(widths[1] * height * width, feature_dim),
-        )
+        self.features = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, feature_dim))
         # Same numbers; a CPU runs convolution and above all max-pooling faster in this layout.
         self.to(memory_format=torch.channels_last)
 

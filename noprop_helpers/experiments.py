@@ -40,6 +40,7 @@ def train_model(
     resume: bool = False,
     rank: int = 0,
     world_size: int = 1,
+    **options,
 ) -> Trained:
     """Build a preset's model for this data, train it, and measure it once on the test split.
 
@@ -47,6 +48,7 @@ def train_model(
     one-hot embeddings. Seconds of training include fitting and computing features, not reading the data. ``epochs``
     None takes the preset's own number. ``checkpoint`` and ``resume`` as in ``fit``. With a ``world_size`` above 1 this is
     process ``rank`` of so many: it trains its share of the layers, waits for the others', and has the whole model.
+    ``options``, as ``num_steps``, go to the preset.
     """
     if preset != "paper" and (variant != "dt" or embedding != "one_hot"):
         raise ValueError(f"the preset {preset} is dt with one_hot embeddings; for {variant}, {embedding} take the preset paper")
@@ -54,13 +56,13 @@ def train_model(
     generator = torch.Generator(device).manual_seed(seed)
     start = time.perf_counter()
     if preset == "paper":
-        recipe = paper_recipe(dataset, variant, embedding, seed)
+        recipe = paper_recipe(dataset, variant, embedding, seed, **options)
     elif preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}, paper")
     else:
         with torch.random.fork_rng(devices=[]):  # initial weights from the seed, the caller's random state untouched
             torch.manual_seed(seed)
-            recipe = PRESETS[preset](images, len(dataset.class_names), generator=generator)
+            recipe = PRESETS[preset](images, len(dataset.class_names), generator=generator, **options)
     settings = recipe._asdict()
     model = settings.pop("model").to(device)
     settings["epochs"] = epochs or settings["epochs"]
@@ -68,12 +70,12 @@ def train_model(
         "dataset": dataset.name, "preset": preset, "variant": variant, "embedding": embedding,
         "image_shape": list(images.shape[1:]), "class_names": list(dataset.class_names),
     }  # fmt: skip
-    options = {"generator": generator, "progress": progress, "checkpoint": checkpoint, "resume": resume, "about": about}
+    run = {"generator": generator, "progress": progress, "checkpoint": checkpoint, "resume": resume, "about": about}
     if world_size > 1:
-        fit_rank(model, images, labels, rank, world_size, **settings, **options)
+        fit_rank(model, images, labels, rank, world_size, **settings, **run)
         gather_layers(model, rank, world_size)
     else:
-        fit(model, images, labels, **settings, **options)
+        fit(model, images, labels, **settings, **run)
     _synchronize(device)
     seconds = time.perf_counter() - start
     own_file = rank_file(checkpoint, rank, world_size) if world_size > 1 else checkpoint
@@ -83,6 +85,8 @@ def train_model(
     result = {"test_accuracy": accuracy(model, *test, generator)}
     if variant == "dt":
         result["top_layer_accuracy"] = accuracy(model, *test, generator, layer=model.num_layers)
+        if not model.inference_noise:
+            result["accuracy_with_noise"] = accuracy(model, *test, generator, noise=True)
     return Trained(model, result | {"train_seconds": seconds, "seed": seed, **settings})
 
 

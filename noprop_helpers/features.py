@@ -1,10 +1,11 @@
 """Image features fitted without labels and without any gradient: k-means patches (Coates, Ng & Lee, 2011).
 
 Each small patch of an image is normalised, whitened and compared with a dictionary of k-means centres; the similarities
-are summed over a coarse grid and projected on their leading principal components. Layers on such features share nothing
-that was trained, so each of them can be trained alone, anywhere.
+above a threshold (Coates & Ng, 2011, "soft threshold") are averaged over a coarse grid and projected on their leading
+principal components. Layers on such features share nothing that was trained, so each can be trained alone, anywhere.
 """
 
+import functools
 import math
 
 import torch
@@ -19,9 +20,13 @@ def extract_patches(images: Tensor, size: int) -> Tensor:
     """
     if images.ndim != 4 or min(images.shape[2:]) < size:
         raise ValueError(f"expected images [B, C, H, W] with H, W >= {size}, got {list(images.shape)}")
-    patches = nn.functional.unfold(images, size).transpose(1, 2)  # [B, L, C*size*size]
-    std, mean = torch.std_mean(patches, dim=2, keepdim=True, correction=0)
-    return (patches - mean) / (std + 0.1)
+    # A patch's mean and variance are box filters of the image: overlapping patches share the work.
+    box = functools.partial(nn.functional.avg_pool2d, kernel_size=size, stride=1)
+    mean, square = box(images.mean(1, keepdim=True)), box(images.square().mean(1, keepdim=True))  # [B, 1, H', W']
+    std = (square - mean.square()).clamp_(min=0).sqrt_()
+    patches = images.unfold(2, size, 1).unfold(3, size, 1)  # [B, C, H', W', size, size], a view
+    patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)  # [B, H', W', C*size*size], a copy
+    return patches.sub_(mean.permute(0, 2, 3, 1)).div_(std.permute(0, 2, 3, 1) + 0.1).flatten(1, 2)
 
 
 def zca_whitening(x: Tensor, epsilon: float = 0.1) -> tuple[Tensor, Tensor]:
@@ -67,42 +72,43 @@ def principal_components(
 class PatchFeatures(nn.Module):
     """images [B, C, H, W] -> features [B, F], fixed after ``fit``. It holds buffers only: there is nothing to train."""
 
-    def __init__(self, patch_size: int, grid: int, mean: Tensor, whitening: Tensor, centres: Tensor):
+    def __init__(self, patch_size: int, grid: int, filters: Tensor, bias: Tensor):
         super().__init__()
         self.patch_size, self.grid = patch_size, grid
-        self.register_buffer("patch_mean", mean)
-        self.register_buffer("whitening", whitening)
-        self.register_buffer("centres", centres)
-        pooled = len(centres) * grid * grid
+        self.register_buffer("filters", filters)  # [C * size * size, k]
+        self.register_buffer("bias", bias)  # [k]
+        pooled = filters.shape[1] * grid * grid
         self.register_buffer("pooled_mean", torch.zeros(pooled))
         self.register_buffer("projection", torch.eye(pooled))
 
     def pooled(self, images: Tensor) -> Tensor:
-        """Triangle activations max(0, mean distance - distance), averaged over a grid: [B, C, H, W] -> [B, k*grid*grid]."""
-        channels = len(self.patch_mean) // self.patch_size**2
+        """max(0, patch @ filters + bias), averaged over a grid: [B, C, H, W] -> [B, k * grid * grid].
+
+        With whitening and centres folded into the filters this is one matrix product; what comes after it touches the
+        [B * L, k] table, by far the largest thing here, once.
+        """
+        channels = len(self.filters) // self.patch_size**2
         if images.ndim != 4 or images.shape[1] != channels:
             raise ValueError(f"expected images [B, {channels}, H, W], as fitted, got {list(images.shape)}")
         height, width = images.shape[2] - self.patch_size + 1, images.shape[3] - self.patch_size + 1
-        patches = (extract_patches(images, self.patch_size) - self.patch_mean) @ self.whitening  # [B, L, d]
-        flat = patches.flatten(0, 1)  # [B * L, d]
-        # ||p - c||^2 as one matrix product, then in place: the [B * L, k] table is by far the largest thing here.
-        distance = torch.addmm(self.centres.square().sum(1), flat, self.centres.T, alpha=-2)
-        distance = distance.add_(flat.square().sum(1, keepdim=True)).clamp_(min=0).sqrt_()
-        activation = distance.neg_().sub_(distance.mean(1, keepdim=True)).relu_()
-        cells = _pooling_matrix(height, width, self.grid).to(images)  # [grid*grid, L]
-        pooled = cells @ activation.unflatten(0, (len(images), -1))  # [B, grid*grid, k]
+        patches = extract_patches(images, self.patch_size).flatten(0, 1)  # [B * L, d]
+        activation = torch.addmm(self.bias, patches, self.filters).relu_()  # [B * L, k]
+        cells = _pooling_matrix(height, width, self.grid).to(images)  # [grid * grid, L]
+        pooled = cells @ activation.unflatten(0, (len(images), -1))  # [B, grid * grid, k]
         return pooled.transpose(1, 2).flatten(1)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        return (self.pooled(images) - self.pooled_mean) @ self.projection
+        # A few images at a time: their tables of activations then stay in the processor's cache.
+        pooled = torch.cat([self.pooled(chunk) for chunk in images.split(8)])
+        return (pooled - self.pooled_mean) @ self.projection
 
     @classmethod
     def like(cls, state: dict[str, Tensor], channels: int) -> "PatchFeatures":
         """An instance with the shapes of a saved ``state_dict`` and its values; ``channels`` are those of the images."""
-        patch_size = math.isqrt(len(state["patch_mean"]) // channels)
-        grid = math.isqrt(len(state["pooled_mean"]) // len(state["centres"]))
-        features = cls(patch_size, grid, state["patch_mean"], state["whitening"], state["centres"])
+        patch_size = math.isqrt(len(state["filters"]) // channels)
+        grid = math.isqrt(len(state["pooled_mean"]) // state["filters"].shape[1])
+        features = cls(patch_size, grid, state["filters"], state["bias"])
         features.pooled_mean, features.projection = state["pooled_mean"], state["projection"]
         return features
 
@@ -111,17 +117,20 @@ class PatchFeatures(nn.Module):
     def fit(
         cls,
         images: Tensor,
-        num_centres: int = 400,
+        num_centres: int = 256,
         patch_size: int = 6,
         grid: int = 3,
         feature_dim: int = 512,
-        num_patches: int = 100_000,
-        num_images: int = 10_000,
+        threshold: float = 0.25,
+        num_patches: int = 50_000,
+        num_images: int = 5_000,
         generator: torch.Generator | None = None,
     ) -> "PatchFeatures":
         """Dictionary from ``num_patches`` random patches, principal components from ``num_images`` random images.
 
-        images [N, C, H, W], training split only. Features have unit variance on the images they were fitted on.
+        images [N, C, H, W], training split only. A patch's similarity to a centre is the inner product of the whitened
+        patch and the centre's direction, less its mean over all centres; ``threshold``, in standard deviations of that
+        similarity, is where it starts to count. Features have unit variance on the images they were fitted on.
         """
         chosen = torch.randperm(len(images), generator=generator, device=images.device)[:num_images]
         sample = images[chosen]
@@ -129,17 +138,22 @@ class PatchFeatures(nn.Module):
         patches = torch.cat([_random_patches(chunk, patch_size, per_image, generator) for chunk in sample.split(500)])
         mean, whitening = zca_whitening(patches)
         centres = kmeans((patches - mean) @ whitening, num_centres, generator=generator)
-        features = cls(patch_size, grid, mean, whitening, centres)
-        pooled = encode(features.pooled, sample)  # [n, k*grid*grid]
+        directions = nn.functional.normalize(centres, dim=1)
+        filters = whitening @ (directions - directions.mean(0)).T  # [d, k]
+        similarity = (patches - mean) @ filters
+        features = cls(patch_size, grid, filters, -mean @ filters - threshold * similarity.std(0))
+        pooled = encode(features.pooled, sample)  # [n, k * grid * grid]
         features.pooled_mean = pooled.mean(0)
         # n images span at most n - 1 directions.
-        values, vectors = principal_components(pooled, min(feature_dim, len(sample) - 1, pooled.shape[1]), generator=generator)
+        values, vectors = principal_components(
+            pooled, min(feature_dim, len(sample) - 1, pooled.shape[1]), generator=generator
+        )
         features.projection = vectors * values.clamp(min=1e-8).rsqrt()
         return features
 
 
 @torch.no_grad()
-def encode(encoder, images: Tensor, batch_size: int = 16, progress=None) -> Tensor:
+def encode(encoder, images: Tensor, batch_size: int = 128, progress=None) -> Tensor:
     """Features of a frozen encoder, computed once: images [N, ...] -> [N, F]. ``progress`` may wrap the list of chunks.
 
     Small chunks keep the intermediate maps in the processor's cache.

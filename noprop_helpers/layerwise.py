@@ -121,7 +121,7 @@ class MLPStack(nn.Module):
                 f"expected features [B, F] and z [T, B, D] with F + D = {self.first.shape[1]}, "
                 f"got {list(features.shape)} and {list(z.shape)}"
             )
-        return _MLPStackFunction.apply(features, z, self, *self.parameters())
+        return _MLPStackFunction.apply(features, z, self, self.first, self.first_bias, self.second, self.second_bias)
 
     def buffers_for(self, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Memory for inputs [T, B, F + D], hidden units [T, B, H] and their gradient [T, B, H], kept while B stays the same."""
@@ -152,7 +152,7 @@ class _MLPStackFunction(torch.autograd.Function):
         inputs[:, :, split:] = z
         torch.baddbmm(first_bias, inputs, first, out=hidden).relu_()
         # Transposed twice: with this few outputs the product is faster so.
-        outputs = torch.bmm(second, hidden.mT).mT + second_bias
+        outputs = torch.baddbmm(second_bias.mT, second, hidden.mT).mT
         # The version of the buffer tells a second forward pass from this one.
         ctx.stack, ctx.split, ctx.version, ctx.inputs = stack, split, hidden._version, inputs
         return outputs
@@ -170,8 +170,7 @@ class _MLPStackFunction(torch.autograd.Function):
         torch.sum(hidden_gradient, 1, keepdim=True, out=first_bias)
         torch.bmm(gradient.mT, hidden, out=second)
         torch.sum(gradient, 1, keepdim=True, out=second_bias)
-        for parameter, value in zip(stack.parameters(), stack._gradients):
-            parameter.grad = value
+        stack.first.grad, stack.first_bias.grad, stack.second.grad, stack.second_bias.grad = stack._gradients
         # Only a trained encoder and learned embeddings ask for these.
         features = z = None
         if ctx.needs_input_grad[0]:
@@ -210,9 +209,13 @@ def fit_stack(
     schedules, progress bars).
     """
     totals, count = 0.0, 0
+    # An MLPStack overwrites its gradients; to clear them would be a needless call into every one of these short steps.
+    overwritten = set(stack.parameters()) if isinstance(stack, MLPStack) else ()
+    added = [p for group in optimizer.param_groups for p in group["params"] if p not in overwritten]
     for features, z, target in batches:
         layer_losses = loss(stack(features, z), target).mean(-1)  # [T]
-        optimizer.zero_grad()
+        for parameter in added:
+            parameter.grad = None
         layer_losses.sum().backward()
         optimizer.step()
         totals, count = totals + layer_losses.detach(), count + 1

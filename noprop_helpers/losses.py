@@ -4,13 +4,13 @@ Inputs may carry the states of T layers at once, [T, B, D]; the target [B, D] or
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def squared_error(u_hat: Tensor, u: Tensor) -> Tensor:
     """||u_hat - u||^2 / D, the published notebook's loss: u_hat [..., B, D], u [B, D] -> [..., B]."""
     _check_target("u_hat", u_hat, u)
-    return (u_hat - u).square().mean(-1)
+    return nn.functional.mse_loss(u_hat, u.expand_as(u_hat), reduction="none").mean(-1)
 
 
 def dt_loss(u_hat: Tensor, u: Tensor, snr_weight: Tensor | float, num_steps: int, eta: float = 0.1) -> Tensor:

@@ -85,6 +85,8 @@ class NoPropDT(_Model):
     - ``readout``: for "elbo", a module (z_0 [B, D], W) -> class scores [B, K]; it also decides what is predicted
     - ``eta``: for "elbo", weight of the denoising term (0.1 in the paper)
     - ``levels``: None, inference draws from the posterior; [T], it re-noises to these levels (see ``sample_renoise``)
+    - ``inference_noise``: what ``predict`` does unless told otherwise: True samples a label, False leaves the posterior's
+      noise out and answers, which is right more often (chapter 6)
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class NoPropDT(_Model):
         readout: nn.Module | None = None,
         eta: float = 0.1,
         levels: Tensor | None = None,
+        inference_noise: bool = True,
     ):
         super().__init__(encoder, W, train_encoder)
         if len(alpha_bar) != len(layers) + 1:
@@ -107,13 +110,14 @@ class NoPropDT(_Model):
             raise ValueError(f"objective must be cross_entropy, squared_error or elbo, got {objective!r}")
         if (objective == "elbo") != (readout is not None):
             raise ValueError("the objective elbo needs a readout, and no other objective takes one")
+        _check_noise(levels, inference_noise)
         if levels is not None and len(levels) != len(layers):
             raise ValueError(f"expected one level per layer, [{len(layers)}], got {list(levels.shape)}")
         self.layers, self.readout = nn.ModuleList(layers), readout
         self.objective, self.eta = objective, eta
         # Tables stay float64 on the CPU: the samplers read them as numbers, whatever device the model is on.
         self.alpha_bar = alpha_bar.double()
-        self.levels = levels
+        self.levels, self.inference_noise = levels, inference_noise
         self.posterior = posterior_coefficients(alpha_bar) if levels is None else None
         # What training reads at every step lives beside the weights.
         self.register_buffer("_signal", alpha_bar.float(), persistent=False)
@@ -175,16 +179,16 @@ class NoPropDT(_Model):
         generator: torch.Generator | None = None,
         callback: Callable | None = None,
         *,
-        noise: bool = True,
+        noise: bool | None = None,
     ) -> Tensor:
         """Walk the layers from pure noise: images [B, C, H, W] -> predicted classes [B] int64.
 
         ``callback(t, z, u_hat)`` sees every new state, as in the samplers. ``noise=False`` leaves out the sqrt(c_t) eps
-        of every posterior step: the chain then answers, where otherwise it samples (chapter 6).
+        of every posterior step: the chain then answers, where otherwise it samples (chapter 6). None is the model's own way.
         """
         check_images(images)
-        if self.levels is not None and not noise:
-            raise ValueError("re-noising is noise alone; only the posterior rule (levels=None) can do without")
+        noise = self.inference_noise if noise is None else noise
+        _check_noise(self.levels, noise)
         features, z = self.encoder(images), self._noise(len(images), generator)
 
         def denoise(t: int, z: Tensor) -> Tensor:
@@ -210,6 +214,11 @@ class NoPropDT(_Model):
         check_images(images)
         z = self._noise(len(images), generator)
         return self.classify(self.denoised(self.layers[t - 1](self.encoder(images), z)))
+
+
+def _check_noise(levels: Tensor | None, noise: bool) -> None:
+    if levels is not None and not noise:
+        raise ValueError("re-noising is noise alone; only the posterior rule (levels=None) can do without")
 
 
 class _Flow(_Model):

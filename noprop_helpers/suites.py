@@ -92,24 +92,34 @@ def published_epoch(dataset: Dataset, device: str = "cpu", repeats: int = 5, pro
 
 
 TARGETS = {  # row name: preset, test accuracy to reach, epochs (None: the preset's own)
-    "time_to_99": ("shared", 0.990, None),
+    "time_to_99": ("shared", 0.990, 2),
     "time_to_993": ("shared", 0.993, None),
     "time_to_99_local": ("local", 0.992, None),
 }
 
 
 def time_to_accuracy(dataset: Dataset, device: str, seeds: tuple[int, ...], progress=None) -> Rows:
-    """Seconds of whole training runs whose mean test accuracy over the seeds is at least the target's; else None."""
-    rows = []
+    """Seconds of whole training runs whose mean test accuracy over the seeds is at least the target's; else None.
+
+    The baseline, in turns, is the same recipe with one layer instead of ten. Such a layer sees nothing but noise for a
+    label: it is an ordinary classifier.
+    """
+    rows, baseline = [], "one layer: an ordinary classifier"
     for name, (preset, target, epochs) in TARGETS.items():
-        results = [
-            train_model(dataset, preset, seed=s, epochs=epochs, device=device, progress=progress).result for s in seeds
-        ]
-        accuracies = [result["test_accuracy"] for result in results]
-        line = row(name, [result["train_seconds"] for result in results], "s")
-        if sum(accuracies) / len(accuracies) < target:
+        ten, one = [], []
+        for seed in seeds:
+            for results, options in ((ten, {}), (one, {"num_steps": 1})):
+                trained = train_model(
+                    dataset, preset, seed=seed, epochs=epochs, device=device, progress=progress, **options
+                )
+                results.append(trained.result)
+        line, reached = (
+            row(label, [result[key] for result in ten], unit, baseline, [result[key] for result in one])
+            for label, key, unit in ((name, "train_seconds", "s"), (f"{name}_accuracy", "test_accuracy", "fraction"))
+        )
+        if sum(result["test_accuracy"] for result in ten) / len(ten) < target:
             line["value"] = None
-        rows += [line, row(f"{name}_accuracy", accuracies, "fraction")]
+        rows += [line, reached]
     return rows
 
 

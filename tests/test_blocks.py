@@ -65,6 +65,22 @@ def test_expected_embedding_is_a_mean_of_rows():
     torch.testing.assert_close(expected_embedding(logits, W), torch.tensor([[1.5, 1.25], [4.0, 4.0]]))
 
 
+def test_a_third_convolution_and_batchnorm_written_out():
+    encoder, images = ConvEncoder(feature_dim=5, widths=(2, 3, 4), norm=True), torch.rand(6, 1, 28, 28)
+    convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    x = images
+    for i, (convolution, norm) in enumerate(zip(convolutions, norms, strict=True)):
+        x = convolution(x)
+        x = nn.functional.max_pool2d(x, 2) if i < 2 else x
+        mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
+        x = ((x - mean) / (variance + norm.eps).sqrt()).relu()
+    assert x.shape == (6, 4, 3, 3)
+    torch.testing.assert_close(encoder(images), encoder.features[-1](x.flatten(1)), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="too small for padding=0 and 3 convolutions"):
+        ConvEncoder((1, 17, 17), widths=(2, 3, 4))
+
+
 @pytest.mark.parametrize(
     "call, message",
     [

@@ -67,7 +67,9 @@ def test_a_layer_learns_the_same_with_and_without_the_others(digits):
     for t in (1, 3):
         alone.layers[t - 1].requires_grad_(False)
     alone_loss = alone.layer_loss
-    alone.layer_loss = lambda t, x, y, g=None: alone_loss(t, x, y, g) if t == 2 else torch.zeros(len(y), requires_grad=True)
+    alone.layer_loss = lambda t, x, y, g=None: (
+        alone_loss(t, x, y, g) if t == 2 else torch.zeros(len(y), requires_grad=True)
+    )
     for model in (company, alone):
         fit(model, images, labels, epochs=2, order="layer", generator=generator(1))
     assert states_equal(company.layers[1], alone.layers[1])
@@ -149,7 +151,10 @@ def test_a_wide_flow_path_moves_the_state_and_not_the_target(digits):
             seen.append(z)
             return torch.zeros(len(z), K)
 
-    losses = [NoPropFM(nn.Identity(), Zero(), torch.eye(K), sigma=s).layer_loss(1, images, labels, generator()) for s in (0.0, 0.5)]
+    losses = [
+        NoPropFM(nn.Identity(), Zero(), torch.eye(K), sigma=s).layer_loss(1, images, labels, generator())
+        for s in (0.0, 0.5)
+    ]
     assert torch.equal(*losses) and 0.3 < (seen[1] - seen[0]).std() < 0.7
 
 
@@ -218,7 +223,14 @@ def test_variants_train_predict_save_and_load(variant, embedding, digits, tmp_pa
 def test_the_papers_models_learn_digits(variant, digits):
     model = recipe(digits.train_images, digits.train_labels, variant, "one_hot", T=3 if variant == "dt" else 20).model
     chance = accuracy(model.eval(), digits.test_images, digits.test_labels, generator())
-    fit(model, digits.train_images, digits.train_labels, epochs=15 if variant == "dt" else 25, order="layer", generator=generator())
+    fit(
+        model,
+        digits.train_images,
+        digits.train_labels,
+        epochs=15 if variant == "dt" else 25,
+        order="layer",
+        generator=generator(),
+    )
     assert accuracy(model, digits.test_images, digits.test_labels, generator()) > 0.9 > 0.5 > chance
 
 
@@ -367,6 +379,36 @@ def test_augmented_images_reach_the_layers_and_frozen_constants_still_apply(digi
     assert states_equal(plain.layers, flipped.layers)
 
 
+@pytest.mark.parametrize("order", ["together", "layer", "interleaved"])
+def test_feature_dropout_zeroes_a_share_and_keeps_the_mean(order, digits):
+    """Every batch anew, in training alone; the same seed gives the same weights."""
+    seen, images, labels = [], torch.ones(300, 1, 8, 8), digits.train_labels[:300]
+
+    class Spy(DenoisingMLP):
+        def forward(self, features, z):
+            seen.append(features)
+            return super().forward(features, z)
+
+    def train():
+        torch.manual_seed(0)
+        model = NoPropDT(
+            nn.Flatten(), [Spy(64, K, K, hidden_dim=4) for _ in range(2)], torch.eye(K), cosine_alpha_bar(2)
+        )
+        fit(model, images, labels, epochs=2, batch_size=100, order=order, feature_dropout=0.25, generator=generator(3))
+        return model
+
+    first = train()
+    values = torch.cat([x.detach().flatten() for x in seen])
+    assert set(values.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert (values == 0).double().mean().item() == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / len(values)) ** 0.5)
+    assert not torch.equal(seen[0], seen[-1])
+    torch.manual_seed(99)
+    assert states_equal(first, train())
+    seen.clear()
+    first.predict(images[:5], generator())
+    assert all((x == 1).all() for x in seen)
+
+
 def test_a_frozen_encoder_stays_as_it_predicts(digits):
     images, labels = digits.train_images[:100], digits.train_labels[:100]
     model = small_dt(images, T=1)
@@ -384,6 +426,23 @@ def test_a_chain_without_inference_noise_draws_nothing_but_its_start(digits):
     for t, (state, u_hat) in zip((3, 2, 1), states):
         z = a[t - 1] * u_hat + b[t - 1] * z
         torch.testing.assert_close(state, z)
+    model.inference_noise = False
+
+    def last_state(noise):
+        model.predict(digits.test_images, generator(), lambda t, z, u_hat: states.append(z), noise=noise)
+        return states[-1]
+
+    own_way, quiet, noisy = map(last_state, (None, False, True))
+    assert torch.equal(own_way, quiet) and not torch.equal(own_way, noisy)
+    with pytest.raises(ValueError, match="only the posterior rule"):
+        NoPropDT(
+            model.encoder,
+            list(model.layers),
+            torch.eye(K),
+            model.alpha_bar,
+            levels=torch.rand(3),
+            inference_noise=False,
+        )
     published = experiments.PRESETS["published"](digits.train_images, K).model
     with pytest.raises(ValueError, match="only the posterior rule"):
         published.predict(digits.test_images[:9], noise=False)
@@ -394,10 +453,14 @@ def test_errors(digits):
     for changes, message in [
         ({"order": "random"}, "order must be together, layer or interleaved, got 'random'"),
         ({"order": "together"}, "use order='layer'"),
+        ({"feature_dropout": 1.0}, "feature_dropout must be at least 0 and below 1, got 1.0"),
         ({"optimizer": "sgd"}, "optimizer must be adam or adamw, got 'sgd'"),
     ]:
         with pytest.raises(ValueError, match=message):
             fit(small_dt(images, T=1), images, labels, epochs=1, **{"order": "layer", **changes})
+    learned = NoPropDT(nn.Flatten(), [DenoisingMLP(64, K, K)], nn.Parameter(torch.eye(K)), cosine_alpha_bar(1))
+    with pytest.raises(ValueError, match="learned embeddings are not trained together"):
+        fit(learned, images, labels, epochs=1)
     with pytest.raises(ValueError, match="embedding must be one of one_hot"):
         label_embedding("best", images, labels, K)
     with pytest.raises(ValueError, match="elbo needs a readout"):
