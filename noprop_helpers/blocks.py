@@ -60,7 +60,7 @@ class ConvEncoder(nn.Module):
         if min(height, width) < 1:
             raise ValueError(
                 f"images of shape {self.image_shape} are too small for padding={padding} and {len(widths)} convolutions: "
-                "use padding=1 (sides of at least 4 pixels) or larger images"
+                "sides of 4 pixels are enough with padding=1, each unpadded convolution takes more"
             )
         self.features = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, feature_dim))
         # Same numbers; a CPU runs convolution and above all max-pooling faster in this layout.
