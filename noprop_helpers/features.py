@@ -25,8 +25,8 @@ def extract_patches(images: Tensor, size: int) -> Tensor:
     mean, square = box(images.mean(1, keepdim=True)), box(images.square().mean(1, keepdim=True))  # [B, 1, H', W']
     std = (square - mean.square()).clamp_(min=0).sqrt_()
     patches = images.unfold(2, size, 1).unfold(3, size, 1)  # [B, C, H', W', size, size], a view
-    patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)  # [B, H', W', C*size*size], a copy
-    return patches.sub_(mean.permute(0, 2, 3, 1)).div_(std.permute(0, 2, 3, 1) + 0.1).flatten(1, 2)
+    patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)  # [B, H', W', C*size*size], the image itself if size is 1
+    return (patches - mean.permute(0, 2, 3, 1)).div_(std.permute(0, 2, 3, 1) + 0.1).flatten(1, 2)
 
 
 def zca_whitening(x: Tensor, epsilon: float = 0.1) -> tuple[Tensor, Tensor]:

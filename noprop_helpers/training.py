@@ -52,7 +52,7 @@ def published(images: Tensor, num_classes: int, num_steps: int = 10, generator=N
 
 
 def shared(images: Tensor, num_classes: int, num_steps: int = 10, generator=None) -> Recipe:
-    """One small CNN trained by all layers together, and so not layer-local: the fastest way to a good answer."""
+    """One small CNN trained by all layers, and so not layer-local. Settings chosen on 10,000 held-out MNIST digits."""
     padding = 0 if min(images.shape[2:]) >= 18 else 1
     encoder = ConvEncoder(images.shape[1:], padding=padding, widths=(16, 32, 64), norm=True)
     model = NoPropDT(
@@ -69,7 +69,10 @@ def shared(images: Tensor, num_classes: int, num_steps: int = 10, generator=None
 def local(
     images: Tensor, num_classes: int, num_steps: int = 10, generator=None, features: PatchFeatures | None = None
 ) -> Recipe:
-    """Nothing trained across layers: k-means patch features fitted without gradient, and T independent layers."""
+    """Nothing trained across layers: k-means patch features fitted without gradient, and T independent layers.
+
+    Settings chosen on 5,000 held-out MNIST digits.
+    """
     small = min(images.shape[2:]) < 20
     encoder = features or PatchFeatures.fit(
         images, num_centres=100 if small else 256, patch_size=3 if small else 6, generator=generator

@@ -51,6 +51,24 @@ def test_principal_components_against_the_full_eigendecomposition():
     torch.testing.assert_close((vectors.T @ all_vectors.flip(1)[:, :3]).abs(), torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
+def test_extracting_patches_leaves_the_images_alone():
+    images = torch.rand(2, 1, 4, 4, generator=generator())
+    before = images.clone()
+    for size in (1, 4):  # where the patches are no copies, but views of the images
+        extract_patches(images, size)
+        assert torch.equal(images, before)
+
+
+def test_the_threshold_counts_standard_deviations_of_a_similarity_that_sums_to_zero():
+    images = torch.rand(200, 1, 8, 8, generator=generator())
+    features = PatchFeatures.fit(
+        images, num_centres=6, patch_size=3, grid=2, feature_dim=4, threshold=0.5, num_patches=7200, generator=generator()
+    )
+    assert features.filters.sum(1).abs().max() < 1e-5
+    above = extract_patches(images, 3).flatten(0, 1) @ features.filters + features.bias  # all 7200 patches
+    torch.testing.assert_close(above.mean(0) / above.std(0), torch.full((6,), -0.5), atol=0.05, rtol=0)
+
+
 def test_features_against_a_plain_loop():
     images = torch.rand(3, 1, 8, 8, generator=generator())
     features = PatchFeatures.fit(images, num_centres=5, patch_size=3, grid=2, feature_dim=2, num_patches=60, generator=generator())
