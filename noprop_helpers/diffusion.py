@@ -37,7 +37,7 @@ def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
         raise ValueError(f"alpha_bar_t must lie in [0, 1], got {alpha_bar_t.tolist()}")
     alpha_bar_t = alpha_bar_t.reshape(alpha_bar_t.shape + (1,) * (noise.ndim - alpha_bar_t.ndim))
     signal, sigma = alpha_bar_t.sqrt().to(u.dtype), (1 - alpha_bar_t).sqrt().to(u.dtype)
-    return signal * u + sigma * noise
+    return torch.addcmul(signal * u, sigma, noise)
 
 
 class FlowPath(NamedTuple):

@@ -72,6 +72,14 @@ class LayerStack(nn.Module):
 
         return vmap(one_layer, randomness="different")(dict(zip(self._names, self.stacked)), z)
 
+    def loss_gradients(self, features: Tensor, z: Tensor, target: Tensor, loss: Callable) -> Tensor:
+        """Replace every parameter's gradient by that of its own layer's mean loss: -> mean losses [T] (see ``fit_stack``)."""
+        for parameter in self.stacked:
+            parameter.grad = None
+        layer_losses = loss(self(features, z), target).mean(-1)  # [T]
+        layer_losses.sum().backward()
+        return layer_losses.detach()
+
     @torch.no_grad()
     def copy_to(self, layers: Sequence[nn.Module]) -> None:
         """Write slice t - 1 of every stacked parameter into layer t."""
@@ -90,9 +98,8 @@ class MLPStack(nn.Module):
     ``nn.Linear`` with biases, in this order, as the published notebook's layers do. forward(features [B, F], z [T, B, D])
     -> outputs [T, B, K].
 
-    Forward and backward pass are written out and reuse their memory from step to step, as fetching fresh memory for every
-    intermediate result costs a CPU a good part of such a step. Hence two rules. A forward pass may be followed by one backward
-    pass, before the next forward pass; and the weights' gradients are written to ``.grad``, never added to what is there.
+    Forward and backward pass are written out, without automatic differentiation, and reuse their memory from step to step:
+    on a CPU its bookkeeping, and fetching fresh memory for every intermediate result, cost a good part of such a step.
     """
 
     def __init__(self, layers: Sequence[nn.Module]):
@@ -107,12 +114,12 @@ class MLPStack(nn.Module):
             self.first_bias = nn.Parameter(torch.stack([first.bias for first, _ in pairs]).unsqueeze(1))  # [T, 1, H]
             self.second = nn.Parameter(torch.stack([second.weight for _, second in pairs]))  # [T, K, H]
             self.second_bias = nn.Parameter(torch.stack([second.bias for _, second in pairs]).unsqueeze(1))  # [T, 1, K]
-        self._gradients = [torch.empty_like(p) for p in self.parameters()]
-        self._inputs = None
+        self._memory_for = None
 
     def __len__(self) -> int:
         return len(self.first)
 
+    @torch.no_grad()
     def forward(self, features: Tensor, z: Tensor) -> Tensor:
         _check_states(z, len(self))
         size = features.shape[1] + z.shape[2]
@@ -121,15 +128,47 @@ class MLPStack(nn.Module):
                 f"expected features [B, F] and z [T, B, D] with F + D = {self.first.shape[1]}, "
                 f"got {list(features.shape)} and {list(z.shape)}"
             )
-        return _MLPStackFunction.apply(features, z, self, self.first, self.first_bias, self.second, self.second_bias)
+        self._remember(*features.shape)
+        self._feature_part.copy_(features)  # repeated for every layer
+        self._state_part.copy_(z)
+        torch.baddbmm(self.first_bias, self._inputs, self.first, out=self._hidden).relu_()
+        # Transposed twice: with this few outputs the product is faster so.
+        return torch.baddbmm(self.second_bias.mT, self.second, self._hidden.mT).mT
 
-    def buffers_for(self, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Memory for inputs [T, B, F + D], hidden units [T, B, H] and their gradient [T, B, H], kept while B stays the same."""
-        if self._inputs is None or self._inputs.shape[1] != batch_size or self._inputs.device != self.first.device:
+    def loss_gradients(self, features: Tensor, z: Tensor, target: Tensor, loss: Callable) -> Tensor:
+        """Replace every parameter's gradient by that of its own layer's mean loss: -> mean losses [T] (see ``fit_stack``)."""
+        outputs = self(features, z).requires_grad_()
+        losses = loss(outputs, target)  # [T, B]
+        (gradient,) = torch.autograd.grad(losses, outputs, torch.full_like(losses, 1 / losses.shape[1]))
+        self._backward(gradient)
+        if features.requires_grad:  # a trained encoder's, which learns from all layers
+            features.backward(torch.bmm(self._hidden_gradient, self.first.detach()[:, : features.shape[1]].mT).sum(0))
+        return losses.detach().mean(-1)
+
+    @torch.no_grad()
+    def _backward(self, gradient: Tensor) -> None:
+        """The weights' gradients from those of the last outputs, [T, B, K]."""
+        inputs, hidden, hidden_gradient = self._inputs, self._hidden, self._hidden_gradient
+        parameters = self.first, self.first_bias, self.second, self.second_bias
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+        first, first_bias, second, second_bias = (parameter.grad for parameter in parameters)
+        torch.bmm(gradient, self.second, out=hidden_gradient)
+        torch.ops.aten.threshold_backward.grad_input(hidden_gradient, hidden, 0, grad_input=hidden_gradient)
+        torch.bmm(inputs.mT, hidden_gradient, out=first)
+        torch.sum(hidden_gradient, 1, keepdim=True, out=first_bias)
+        torch.bmm(gradient.mT, hidden, out=second)
+        torch.sum(gradient, 1, keepdim=True, out=second_bias)
+
+    def _remember(self, batch_size: int, feature_dim: int) -> None:
+        """Memory for inputs [T, B, F + D], hidden units [T, B, H] and their gradient [T, B, H], kept while B and F stay."""
+        asked = batch_size, feature_dim, self.first.device
+        if self._memory_for != asked:
             T, size, hidden = self.first.shape
-            self._inputs = self.first.new_empty(T, batch_size, size)
+            self._memory_for, self._inputs = asked, self.first.new_empty(T, batch_size, size)
+            self._feature_part, self._state_part = self._inputs.split((feature_dim, size - feature_dim), 2)
             self._hidden, self._hidden_gradient = (self.first.new_empty(T, batch_size, hidden) for _ in range(2))
-        return self._inputs, self._hidden, self._hidden_gradient
 
     @torch.no_grad()
     def copy_to(self, layers: Sequence[nn.Module]) -> None:
@@ -141,43 +180,6 @@ class MLPStack(nn.Module):
             first.bias.copy_(self.first_bias[t, 0])
             second.weight.copy_(self.second[t])
             second.bias.copy_(self.second_bias[t, 0])
-
-
-class _MLPStackFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, features, z, stack, first, first_bias, second, second_bias):
-        inputs, hidden, _ = stack.buffers_for(len(features))
-        split = features.shape[1]
-        inputs[:, :, :split] = features
-        inputs[:, :, split:] = z
-        torch.baddbmm(first_bias, inputs, first, out=hidden).relu_()
-        # Transposed twice: with this few outputs the product is faster so.
-        outputs = torch.baddbmm(second_bias.mT, second, hidden.mT).mT
-        # The version of the buffer tells a second forward pass from this one.
-        ctx.stack, ctx.split, ctx.version, ctx.inputs = stack, split, hidden._version, inputs
-        return outputs
-
-    @staticmethod
-    def backward(ctx, gradient):
-        stack, split = ctx.stack, ctx.split
-        inputs, hidden, hidden_gradient = stack._inputs, stack._hidden, stack._hidden_gradient
-        if inputs is not ctx.inputs or hidden._version != ctx.version:
-            raise RuntimeError("MLPStack: another forward pass came before this backward pass and overwrote its memory")
-        first, first_bias, second, second_bias = stack._gradients
-        torch.bmm(gradient, stack.second, out=hidden_gradient)
-        torch.ops.aten.threshold_backward.grad_input(hidden_gradient, hidden, 0, grad_input=hidden_gradient)
-        torch.bmm(inputs.mT, hidden_gradient, out=first)
-        torch.sum(hidden_gradient, 1, keepdim=True, out=first_bias)
-        torch.bmm(gradient.mT, hidden, out=second)
-        torch.sum(gradient, 1, keepdim=True, out=second_bias)
-        stack.first.grad, stack.first_bias.grad, stack.second.grad, stack.second_bias.grad = stack._gradients
-        # Only a trained encoder and learned embeddings ask for these.
-        features = z = None
-        if ctx.needs_input_grad[0]:
-            features = torch.bmm(hidden_gradient, stack.first[:, :split].mT).sum(0)
-        if ctx.needs_input_grad[1]:
-            z = torch.bmm(hidden_gradient, stack.first[:, split:].mT)
-        return features, z, None, None, None, None, None
 
 
 def _two_linear(layer: nn.Module) -> tuple[nn.Linear, nn.Linear]:
@@ -208,17 +210,14 @@ def fit_stack(
     sees another's loss. Returns each layer's mean loss, shape [T]. ``after_step`` is called once a batch (learning-rate
     schedules, progress bars).
     """
-    totals, count = 0.0, 0
-    # An MLPStack overwrites its gradients; to clear them would be a needless call into every one of these short steps.
-    overwritten = set(stack.parameters()) if isinstance(stack, MLPStack) else ()
-    added = [p for group in optimizer.param_groups for p in group["params"] if p not in overwritten]
+    own, totals, count = set(stack.parameters()), 0.0, 0
+    shared = [p for group in optimizer.param_groups for p in group["params"] if p not in own]
     for features, z, target in batches:
-        layer_losses = loss(stack(features, z), target).mean(-1)  # [T]
-        for parameter in added:
+        for parameter in shared:
             parameter.grad = None
-        layer_losses.sum().backward()
+        layer_losses = stack.loss_gradients(features, z, target, loss)  # [T]
         optimizer.step()
-        totals, count = totals + layer_losses.detach(), count + 1
+        totals, count = totals + layer_losses, count + 1
         if after_step is not None:
             after_step()
     return _mean(totals, count)

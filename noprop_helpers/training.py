@@ -323,7 +323,8 @@ def fit(
                 states = model.noised_states(labels[group], generator)
                 states = states if layers is None else states[[t - 1 for t in numbers]]
                 sizes = [len(part) for part in batches[i : i + 8]]
-                drawn = zip(inputs[group].split(sizes), states.split(sizes, 1), labels[group].split(sizes))
+                images_of_group = inputs.index_select(0, group)  # several times as fast as inputs[group]
+                drawn = zip(images_of_group.split(sizes), states.split(sizes, 1), labels[group].split(sizes))
             x, z, y = next(drawn)
             yield features(x), z, y
 

@@ -78,33 +78,57 @@ def test_the_gradient_across_layers_does_not_exist(layers, batches):
     assert all(p.grad is None for layer in layers[1:] for p in layer.parameters())
 
 
-@pytest.mark.parametrize("learned", [False, True])
-def test_written_out_backward_pass_gives_features_and_states_their_gradients(learned, layers, batches):
-    """A trained encoder and learned embeddings get from ``MLPStack`` what automatic differentiation of the layers gives."""
-    features, z, y = batches[0]
-    weights = torch.randn(T, len(y), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    gradients = []
-    for run in (MLPStack(layers), lambda f, s: torch.stack([layer(f, s[t]) for t, layer in enumerate(layers)])):
-        leaves = [features.clone().requires_grad_(), z.clone().requires_grad_(learned)]
-        (weights * readout_loss(run(*leaves), y)).sum().backward()
-        gradients.append([leaf.grad for leaf in leaves])
-    torch.testing.assert_close(gradients[0][0], gradients[1][0])
-    if learned:
-        torch.testing.assert_close(gradients[0][1], gradients[1][1])
-    else:
-        assert gradients[0][1] is None
+@both_stacks
+def test_gradients_equal_each_layers_own(Stack, layers, batches):
+    """Weights get their own layer's gradient, whatever was there; features, a trained encoder's, the sum of all layers'."""
+    stack, (features, z, y) = Stack(layers), batches[0]
+    own, from_stack = features.clone().requires_grad_(), features.clone().requires_grad_()
+    expected = torch.stack([readout_loss(layer(own, z[t]), y).mean() for t, layer in enumerate(layers)])
+    expected.sum().backward()
+    for _ in range(2):  # the second time over the gradients of the first
+        from_stack.grad = None
+        losses = stack.loss_gradients(from_stack, z, y, readout_loss)
+    torch.testing.assert_close(losses, expected.detach())
+    torch.testing.assert_close(from_stack.grad, own.grad)
+    # ``copy_to`` knows which slice of which parameter belongs to whom, also for the gradients.
+    with torch.no_grad():
+        for parameter in stack.parameters():
+            parameter.copy_(parameter.grad)
+    gradients = copy.deepcopy(layers)
+    stack.copy_to(gradients)
+    for gradient, parameter in zip(gradients.parameters(), layers.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
 
 
-def test_a_second_forward_pass_cannot_corrupt_the_first_ones_gradient(layers, batches):
+@both_stacks
+def test_a_trained_encoder_takes_each_batchs_step(Stack, layers, batches):
+    """An encoder in front, trained by all layers: the same weights as from automatic differentiation of the sum."""
+    encoder = nn.Linear(F, F, dtype=torch.float64)
+    expected_encoder, expected = copy.deepcopy(encoder), copy.deepcopy(layers)
+    optimizer = adam([*expected.parameters(), *expected_encoder.parameters()])
+    for features, z, y in batches:
+        optimizer.zero_grad()
+        encoded = expected_encoder(features)
+        sum(readout_loss(layer(encoded, z[t]), y).mean() for t, layer in enumerate(expected)).backward()
+        optimizer.step()
+    stack = Stack(layers)
+    encoded_batches = ((encoder(features), z, y) for features, z, y in batches)
+    fit_stack(stack, adam([*stack.parameters(), *encoder.parameters()]), encoded_batches, readout_loss)
+    stack.copy_to(layers)
+    for got, wanted in ((encoder, expected_encoder), (layers, expected)):
+        for a, b in zip(got.parameters(), wanted.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_that_were_cleared_are_written_again(layers, batches):
+    """``zero_grad`` between two passes takes the memory of the gradients away."""
     stack = MLPStack(layers)
-    loss = readout_loss(stack(*batches[0][:2]), batches[0][2]).sum()
-    stack(*batches[1][:2])
-    with pytest.raises(RuntimeError, match="another forward pass"):
-        loss.backward()
-    loss = readout_loss(stack(*batches[0][:2]), batches[0][2]).sum()
-    stack(batches[1][0][:3], batches[1][1][:, :3])  # another batch size has other memory
-    with pytest.raises(RuntimeError, match="another forward pass"):
-        loss.backward()
+    optimizer = adam(stack.parameters())
+    for _ in range(2):
+        before = [p.clone() for p in stack.parameters()]
+        fit_stack(stack, optimizer, batches, readout_loss)
+        assert not any(torch.equal(a, b) for a, b in zip(before, stack.parameters(), strict=True))
+        optimizer.zero_grad()
 
 
 def test_what_is_no_two_layer_perceptron_is_refused(layers):
