@@ -66,6 +66,7 @@ def train_model(
     settings = recipe._asdict()
     model = settings.pop("model").to(device)
     settings["epochs"] = epochs or settings["epochs"]
+    settings["cuda_graphs"] = preset == "paper" and _recordable(variant, device)
     about = {
         "dataset": dataset.name, "preset": preset, "variant": variant, "embedding": embedding,
         "image_shape": list(images.shape[1:]), "class_names": list(dataset.class_names),
@@ -88,6 +89,11 @@ def train_model(
         if not model.inference_noise:
             result["accuracy_with_noise"] = accuracy(model, *test, generator, noise=True)
     return Trained(model, result | {"train_seconds": seconds, "seed": seed, **settings})
+
+
+def _recordable(variant: str, device: str) -> bool:
+    """Whether the paper's training steps can be CUDA graphs: on a GPU, save the adjoint method's, whose solver is Python."""
+    return torch.device(device).type == "cuda" and variant != "adjoint"
 
 
 def _synchronize(device: str) -> None:
@@ -425,7 +431,7 @@ def run_paper(
     recipe = paper_recipe(dataset, variant, embedding, seed, device, **options)
     settings = recipe._asdict()
     model = settings.pop("model")
-    settings |= {"epochs": epochs or settings["epochs"], "bf16": bf16}
+    settings |= {"epochs": epochs or settings["epochs"], "bf16": bf16, "cuda_graphs": _recordable(variant, device)}
     generator = torch.Generator(device).manual_seed(seed)
     losses, seconds = _fit_or_resume(model, dataset, device, checkpoint, **settings, generator=generator, progress=progress)
     test = dataset.test_images.to(device), dataset.test_labels.to(device)

@@ -278,7 +278,7 @@ class NoPropCT(_Flow):
         u_hat = self._expected(self.block(features, z, time))
         # SNR = exp(-gamma), so -SNR' = gamma' exp(-gamma).
         denoising = ct_loss(u_hat, u, rate * torch.exp(-gamma), self.eta)
-        (start, end), _ = self.gamma(torch.tensor([0.0, 1.0], device=u.device))
+        (start, end), _ = self.gamma(torch.arange(2.0, device=u.device))
         z_0 = q_sample(u, torch.sigmoid(-start), self._noise(len(u), generator))
         return denoising + readout_loss(self.readout(z_0, self.W), labels) + kl_to_prior(u, torch.sigmoid(-end))
 

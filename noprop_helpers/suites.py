@@ -15,11 +15,14 @@ from typing import Callable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.func import replace_all_batch_norm_modules_
 
 from . import records
 from .benchmark import alternate, matmul_flops, mlp_flops, row, seconds, synchronize
 from .data import Dataset
-from .experiments import published_loop, train_model
+from .experiments import paper_recipe, published_loop, train_model
+from .graphs import cuda_graph, on_side_stream
+from .layerwise import LayerStack
 from .noprop import NoPropDT
 from .parallel import fit_rank, gather_layers
 from .training import PRESETS, accuracy, encode_images, fit, paper_backprop, paper_dt
@@ -299,7 +302,7 @@ def gpu_suite(dataset: Dataset, device: str = "cuda", repeats: int = 5, steps: i
         rows += _memory(images, labels)
     for T in progress(DEPTHS, "inference"):
         rows += _inference(images, T, device, repeats)
-    return rows
+    return rows + paper_time_to_accuracy(dataset, device, progress=progress)
 
 
 def _repeat(step: Callable[[], None], times: int) -> None:
@@ -308,7 +311,13 @@ def _repeat(step: Callable[[], None], times: int) -> None:
 
 
 def _ways(device: str) -> dict[str, Callable[[Tensor, Tensor, int], Callable[[], None]]]:
-    ways = {"backprop": backpropagated, "loop_float32": functools.partial(looped, bf16=False), "loop": looped}
+    ways = {
+        "backprop": backpropagated,
+        "loop_float32": functools.partial(looped, bf16=False),
+        "loop_channels_first": functools.partial(looped, channels_last=False),
+        "loop": looped,
+        "stacked": stacked,
+    }
     if device == "cuda":
         ways |= {"compiled": functools.partial(looped, compiled=True), "streams": streamed}
         ways |= {
@@ -330,10 +339,14 @@ def _optimizer(module: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=1e-3, fused=True, capturable=on_gpu)
 
 
-def _layer_steps(x: Tensor, y: Tensor, T: int, bf16: bool, compiled: bool = False) -> list[Callable[[], None]]:
+def _layer_steps(
+    x: Tensor, y: Tensor, T: int, bf16: bool, compiled: bool = False, channels_last: bool = True
+) -> list[Callable[[], None]]:
     """One function per layer, which takes one training step of this layer alone."""
     model = _blocks(x, T)
-    features = model.encoder(x)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    features = model.encoder(x).contiguous(memory_format=layout)
+    model.layers.to(memory_format=layout)
 
     def one(t: int) -> Callable[[], None]:
         optimizer = _optimizer(model.layers[t - 1])
@@ -352,15 +365,37 @@ def _layer_steps(x: Tensor, y: Tensor, T: int, bf16: bool, compiled: bool = Fals
     return [one(t) for t in range(1, T + 1)]
 
 
-def looped(x: Tensor, y: Tensor, T: int, bf16: bool = True, compiled: bool = False) -> Callable[[], None]:
+def looped(
+    x: Tensor, y: Tensor, T: int, bf16: bool = True, compiled: bool = False, channels_last: bool = True
+) -> Callable[[], None]:
     """A step of all T layers, one after another: images x [B, C, H, W], labels y [B]."""
-    steps = _layer_steps(x, y, T, bf16, compiled)
+    steps = _layer_steps(x, y, T, bf16, compiled, channels_last)
 
     def all_steps() -> None:
         for step in steps:
             step()
 
     return all_steps
+
+
+def stacked(x: Tensor, y: Tensor, T: int) -> Callable[[], None]:
+    """A step of all T layers as one stack, every operation on all of them.
+
+    A timing only: stacked layers cannot keep BatchNorm's running averages, and so could not predict.
+    """
+    model = _blocks(x, T)
+    features = model.encoder(x)
+    stack = LayerStack([replace_all_batch_norm_modules_(layer) for layer in model.layers])
+    optimizer = _optimizer(stack)
+
+    def step() -> None:
+        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
+            losses = model.layer_losses(stack(features, model.noised_states(y)), y) + model.label_loss(y)
+        optimizer.zero_grad(set_to_none=True)
+        losses.mean(1).sum().backward()
+        optimizer.step()
+
+    return step
 
 
 def streamed(x: Tensor, y: Tensor, T: int) -> Callable[[], None]:
@@ -382,15 +417,10 @@ def graphed(make: Callable) -> Callable[[Tensor, Tensor, int], Callable[[], None
     """The step that ``make`` builds, recorded once as a CUDA graph: replayed without Python."""
 
     def build(x: Tensor, y: Tensor, T: int) -> Callable[[], None]:
-        step, side = make(x, y, T), torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # capture wants warmed-up kernels and optimizer states
-            _repeat(step, 3)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
-        return graph.replay
+        step = make(x, y, T)
+        for _ in range(3):
+            on_side_stream(step)
+        return cuda_graph(step)
 
     return build
 
@@ -441,6 +471,41 @@ def _inference(images: Tensor, T: int, device: str, repeats: int) -> Rows:
     return [
         row(f"inference_T{T}", [len(many) / t for t in times["many"]], "images/s"),
         row(f"latency_T{T}", [1e3 * t for t in times["one"]], "ms"),
+    ]
+
+
+def paper_time_to_accuracy(
+    dataset: Dataset, device: str, target: float = 0.994, epochs: int = 30, progress: Callable | None = None
+) -> Rows:
+    """Seconds of training until the paper's NoProp-DT first reaches the test accuracy, measured after every epoch, and those
+    of back-propagation through the same blocks; None where so many epochs are not enough. Measuring is not counted."""
+    test = dataset.test_images.to(device), dataset.test_labels.to(device)
+    spent, curves, first = {}, {}, {}
+    for variant in ("dt", "backprop"):
+        settings = paper_recipe(dataset, variant, "one_hot", 0, device)._asdict()
+        model = settings.pop("model")
+        settings |= {"epochs": epochs, "bf16": True, "cuda_graphs": device == "cuda"}
+        generator, times, curve = torch.Generator(device).manual_seed(0), [], []
+
+        def measure(epoch: int) -> None:
+            nonlocal start
+            synchronize(device)
+            times.append(time.perf_counter() - start)
+            curve.append(accuracy(model, *test, generator))
+            start = time.perf_counter()
+
+        start = time.perf_counter()
+        images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
+        fit(model, images, labels, **settings, generator=generator, progress=progress, after_epoch=measure)
+        spent[variant], curves[variant] = times, curve
+        reached = [sum(times[: i + 1]) for i, value in enumerate(curve) if value >= target]
+        first[variant] = reached[0] if reached else None
+    names = [f"{name}_{round(1000 * target)}" for name in ("paper_time_to", "paper_time_to_backprop")]
+    rows = [row(name, [first[v] or 0.0], "s") | {"value": first[v]} for name, v in zip(names, spent)]
+    baseline = "backprop, same blocks"
+    return rows + [
+        row("paper_epoch", spent["dt"][1:] or spent["dt"], "s", baseline, spent["backprop"][1:] or spent["backprop"]),
+        row("paper_accuracy", curves["dt"][-1:], "fraction", baseline, curves["backprop"][-1:]),
     ]
 
 

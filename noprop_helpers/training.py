@@ -14,6 +14,7 @@ from .blocks import ConvBlock, ConvEncoder, DenoisingMLP, LinearReadout, RadialR
 from .data import check_images
 from .embeddings import gaussian, orthogonal, prototypes
 from .features import PatchFeatures, encode
+from .graphs import ReplayedSteps
 from .layerwise import LayerStack, MLPStack, fit_stack
 from .noprop import NoPropCT, NoPropDT, NoPropFM, Propagated
 from .schedules import LearnedGamma, alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas
@@ -213,6 +214,7 @@ def fit(
     order: str = "together",
     feature_dropout: float = 0.0,
     bf16: bool = False,
+    cuda_graphs: bool = False,
     augment: Callable[[Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
     progress: Callable | None = None,
@@ -232,6 +234,8 @@ def fit(
     - ``feature_dropout``: share of the encoder's features that is set to 0 in every batch, at random; the others grow to
       make up for it
     - ``bf16``: compute the layers in bfloat16 where PyTorch's autocast finds that safe
+    - ``cuda_graphs``: on a GPU, record every layer's step once and replay it, without Python between its kernels; the same
+      draws, the same training. In the last two orders, for a frozen encoder and a constant learning rate
     - ``augment``: applied to every batch of images, e.g. ``crop_and_flip``; draws from torch's global random state. In the
       last two orders only
     - ``generator``, on the images' device, orders the batches and draws the noise; its seed is what counts in the last
@@ -257,6 +261,8 @@ def fit(
         raise ValueError("only the small layers of a NoPropDT can be trained together; use order='layer'")
     if augment is not None and order == "together":
         raise ValueError("augment works batch by batch; use order='layer' or 'interleaved'")
+    if cuda_graphs:
+        _check_graphs(model, images, order, one_cycle)
     if not 0 <= feature_dropout < 1:
         raise ValueError(f"feature_dropout must be at least 0 and below 1, got {feature_dropout}")
     if resume and checkpoint is None:
@@ -275,7 +281,7 @@ def fit(
     settings = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "one_cycle": one_cycle,
         "optimizer": optimizer, "weight_decay": weight_decay, "order": order, "bf16": bf16,
-        "feature_dropout": feature_dropout,
+        "feature_dropout": feature_dropout, "cuda_graphs": cuda_graphs,
         "images": len(images), "seed": generator.initial_seed(), "layers": numbers, **(about or {}),
     }  # fmt: skip
     saved = checkpoints.load(checkpoint, images.device) if resume else None
@@ -306,7 +312,7 @@ def fit(
     if stack is not None:
         parameters = [*stack.parameters(), *(p for p in model.encoder.parameters() if p.requires_grad)]
     kind = torch.optim.AdamW if optimizer == "adamw" else torch.optim.Adam
-    stepper = kind(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    stepper = kind(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True, capturable=cuda_graphs)
     num_batches = len(_batches(torch.arange(len(images)), batch_size))
     scheduler = None
     if one_cycle:
@@ -328,16 +334,23 @@ def fit(
             x, z, y = next(drawn)
             yield features(x), z, y
 
+    def train_on(t: int, x: Tensor, y: Tensor) -> Tensor:
+        with autocast:
+            loss = model.layer_loss(t, x, y).mean()
+        stepper.zero_grad(set_to_none=True)  # the other layers' weights have no gradient, and so stay as they are
+        loss.backward()
+        stepper.step()
+        return loss.detach()
+
+    take_step = ReplayedSteps(train_on) if cuda_graphs else train_on
+
     def layer_step(t: int, index: Tensor, step: int) -> Tensor:
         if scheduler is not None and scheduler.last_epoch != step:  # every layer goes through a cycle of its own
             scheduler.last_epoch = step - 1
             scheduler.step()
         with autocast:
-            loss = model.layer_loss(t, features(inputs[index]), labels[index]).mean()
-        stepper.zero_grad(set_to_none=True)  # the other layers' weights have no gradient, and so stay as they are
-        loss.backward()
-        stepper.step()
-        return loss.detach()
+            x = features(inputs[index])
+        return take_step(t, x, labels[index])
 
     history, before = [], 0.0
     if saved is not None:
@@ -405,6 +418,16 @@ def _batches(order: Tensor, batch_size: int) -> list[Tensor]:
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
+
+
+def _check_graphs(model: Model, images: Tensor, order: str, one_cycle: bool) -> None:
+    if images.device.type != "cuda":
+        raise ValueError(f"cuda_graphs needs model and images on a CUDA GPU, got images on {images.device}")
+    if order == "together" or model.train_encoder or one_cycle:
+        raise ValueError(
+            "cuda_graphs needs order='layer' or 'interleaved', a frozen encoder and a constant learning rate, "
+            f"got order={order!r}, train_encoder={model.train_encoder}, one_cycle={one_cycle}"
+        )
 
 
 def _check_layers(model: Model, layers: Sequence[int]) -> None:

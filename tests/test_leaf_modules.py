@@ -23,6 +23,7 @@ USES = {
     "backprop": "m.BackpropNet([torch.nn.Bilinear(2, 3, 3)], torch.eye(3), torch.nn.Bilinear(3, 3, 4)).mix",
     "checkpoints": "(m.save('f.pt', {'a': torch.ones(2)}), m.load('f.pt'))[1]['a']",
     "benchmark": "torch.tensor(m.alternate({'a': lambda: m.matmul_flops(8)()})['a'])",
+    "graphs": "m.ReplayedSteps(lambda t, x, y: (t * x * y).sum(), lambda work: work, lambda work: work())(2, torch.ones(3), torch.ones(3))",
     "layerwise": "m.LayerStack([torch.nn.Bilinear(3, 2, 4) for _ in range(5)])(torch.rand(7, 3), torch.rand(5, 7, 2))",
 }
 

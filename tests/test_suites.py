@@ -1,6 +1,8 @@
 """That the suites run and say what they promise: on small data, and without looking at any time."""
 
+import itertools
 import json
+import types
 
 import pytest
 import torch
@@ -62,17 +64,36 @@ def test_a_process_that_dies_ends_the_benchmark(small):
 def test_gpu_suite_runs_on_a_cpu_too(small, monkeypatch):
     monkeypatch.setattr(suites, "DEPTHS", (1, 2))
     monkeypatch.setattr(suites, "BATCHES", (8,))
+    monkeypatch.setattr(suites, "paper_time_to_accuracy", lambda *a, **k: paper_times(*a, epochs=1, **k))
     rows = by_name(suites.gpu_suite(small, "cpu", repeats=1, steps=1))
     assert rows["step_backprop"]["ratio"] == 1
     assert {
         "step_loop",
         "step_loop_float32",
+        "step_loop_channels_first",
+        "step_stacked",
         "step_T1",
         "images_per_second_B8",
         "inference_T2",
         "latency_T2",
+        "paper_time_to_994",
     } <= rows.keys()
     assert not any("graph" in name or "stream" in name or "memory" in name for name in rows)
+
+
+paper_times = suites.paper_time_to_accuracy
+
+
+def test_time_to_accuracy_of_the_papers_model(small, monkeypatch):
+    """By a clock that a second passes on at every look, and given accuracies: NoProp's epochs, then back-propagation's."""
+    monkeypatch.setattr(suites, "time", types.SimpleNamespace(perf_counter=itertools.count().__next__))
+    scores = iter([0.2, 0.9, 0.8, 0.1, 0.2, 0.3])
+    monkeypatch.setattr(suites, "accuracy", lambda *arguments: next(scores))
+    rows = by_name(paper_times(small, "cpu", target=0.85, epochs=3))
+    assert rows["paper_time_to_850"]["value"] == 2  # measuring takes a look too, which does not count
+    assert rows["paper_time_to_backprop_850"]["value"] is None  # never good enough
+    assert rows["paper_epoch"]["value"] == 1
+    assert rows["paper_accuracy"]["value"] == 0.8 and rows["paper_accuracy"]["ratio"] == pytest.approx(0.8 / 0.3)
 
 
 def test_bench_prints_a_table_and_writes_rows_and_record(tmp_path, monkeypatch, capsys):
