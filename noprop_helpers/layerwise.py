@@ -163,7 +163,7 @@ class MLPStack(nn.Module):
 
     def _remember(self, batch_size: int, feature_dim: int) -> None:
         """Memory for inputs [T, B, F + D], hidden units [T, B, H] and their gradient [T, B, H], kept while B and F stay."""
-        asked = batch_size, feature_dim, self.first.device
+        asked = batch_size, feature_dim, self.first.device, self.first.dtype
         if self._memory_for != asked:
             T, size, hidden = self.first.shape
             self._memory_for, self._inputs = asked, self.first.new_empty(T, batch_size, size)

@@ -120,6 +120,16 @@ def test_a_trained_encoder_takes_each_batchs_step(Stack, layers, batches):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+@both_stacks
+def test_a_stack_in_use_may_change_its_precision_and_be_copied(Stack, layers, batches):
+    stack, (features, z, y) = Stack(layers), batches[0]
+    expected = stack.loss_gradients(features, z, y, readout_loss)
+    for other in (copy.deepcopy(stack), stack.float(), stack.double()):
+        dtype = next(other.parameters()).dtype
+        losses = other.loss_gradients(features.to(dtype), z.to(dtype), y, readout_loss)
+        torch.testing.assert_close(losses.double(), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_gradients_that_were_cleared_are_written_again(layers, batches):
     """``zero_grad`` between two passes takes the memory of the gradients away."""
     stack = MLPStack(layers)
