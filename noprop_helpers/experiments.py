@@ -390,6 +390,7 @@ def _share_drawn(log_probabilities: Tensor, labels: Tensor) -> float:
 # --- The paper's tables -----------------------------------------------------------------------------------------------
 
 FLOW_STEPS = (1, 2, 5, 10, 100, 1000)
+CHECKPOINT_EVERY = 60.0  # seconds; ten blocks with their optimizer states fill 240 MB, too much to write after every short epoch
 
 
 def paper_recipe(dataset: Dataset, variant: str, embedding: str, seed: int, device: str = "cpu", **options) -> Recipe:
@@ -408,7 +409,7 @@ def _fit_or_resume(model: Model, dataset: Dataset, device: str, checkpoint, **se
     """Train, from the checkpoint on where there is one. Returns losses and seconds, those before an interruption included."""
     start, resume = time.perf_counter(), checkpoint is not None and Path(checkpoint).exists()
     images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
-    losses = fit(model, images, labels, **settings, checkpoint=checkpoint, resume=resume)
+    losses = fit(model, images, labels, **settings, checkpoint=checkpoint, checkpoint_every=CHECKPOINT_EVERY, resume=resume)
     _synchronize(device)
     return losses, checkpoints.load(checkpoint)["seconds"] if resume else time.perf_counter() - start
 

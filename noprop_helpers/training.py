@@ -220,6 +220,7 @@ def fit(
     progress: Callable | None = None,
     after_epoch: Callable[[int], None] | None = None,
     checkpoint: str | Path | None = None,
+    checkpoint_every: float = 0.0,
     resume: bool = False,
     about: dict | None = None,
     layers: Sequence[int] | None = None,
@@ -241,8 +242,10 @@ def fit(
     - ``generator``, on the images' device, orders the batches and draws the noise; its seed is what counts in the last
       two orders
     - ``progress(iterable, description)`` may wrap long loops; ``after_epoch(epoch)`` sees the updated model
-    - ``checkpoint``: a file written after every epoch. With ``resume``, and the same arguments otherwise, training goes
-      on from it, to the same weights, bit for bit, as without the interruption (on the same machine)
+    - ``checkpoint``: a file written after every epoch, or, to spare a GPU the wait for the disk, only where
+      ``checkpoint_every`` seconds have passed since the last time, and after the last epoch. With ``resume``, and the same
+      arguments otherwise, training goes on from it, to the same weights, bit for bit, as without the interruption (on the
+      same machine)
     - ``about``: plain values to keep in the checkpoint, which a resumed run must share too
     - ``layers``: numbers, from 1, of the layers to train; None trains all. For layers that share nothing trained: they
       come out as if all had been trained here, in the order "together" up to rounding. The losses are then
@@ -352,7 +355,7 @@ def fit(
             x = features(inputs[index])
         return take_step(t, x, labels[index])
 
-    history, before = [], 0.0
+    history, before, written = [], 0.0, time.perf_counter()
     if saved is not None:
         stepper.load_state_dict(saved["optimizer"])
         if scheduler is not None:
@@ -379,12 +382,14 @@ def fit(
             losses = _ordered_pass(layer_step, numbers, batches, order, seeds, bar)
         model.eval()
         history.append(losses)
-        if checkpoint is not None:
+        due = epoch == epochs or time.perf_counter() - written >= checkpoint_every
+        if checkpoint is not None and due:
             trained = {name: value for name, value in model.state_dict().items() if _belongs(name, numbers)}
             state = {"state": trained, "optimizer": stepper.state_dict(), "generator": generator.get_state()}
             state |= {"scheduler": scheduler.state_dict()} if scheduler is not None else {}
             state |= {"history": torch.stack(history), "seconds": before + time.perf_counter() - start}
             checkpoints.save(checkpoint, {"settings": settings, **state})
+            written = time.perf_counter()
         if after_epoch is not None:
             after_epoch(epoch)
     return torch.stack(history)

@@ -67,6 +67,7 @@ def test_a_seed_killed_in_its_training_goes_on_from_its_checkpoint(small, tmp_pa
     options = {"variant": "dt", "embedding": "one_hot", "epochs": 3, "inference_runs": 1, "num_steps": 2}
     straight = experiments.run_paper(small, 0, "cpu", silent, **options)
     save, saved = training.checkpoints.save, []
+    monkeypatch.setattr(experiments, "CHECKPOINT_EVERY", 0)
 
     def save_and_die(path, content):
         save(path, content)

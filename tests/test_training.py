@@ -1,10 +1,11 @@
 import copy
+import types
 
 import pytest
 import torch
 from torch import nn
 
-from noprop_helpers import experiments
+from noprop_helpers import experiments, training
 from noprop_helpers.blocks import ConvBlock, DenoisingMLP, LinearReadout, RadialReadout, Standardize
 from noprop_helpers.data import load_dataset
 from noprop_helpers.noprop import NoPropCT, NoPropDT, NoPropFM
@@ -298,6 +299,24 @@ def test_resumed_training_gives_the_uninterrupted_weights(which, digits, tmp_pat
     again = fit(resumed, images, labels, **settings, generator=generator(7), checkpoint=file, resume=True)
     assert states_equal(straight, resumed) and torch.equal(losses, again)
     assert not states_equal(straight, cut)
+
+
+def test_checkpoints_may_be_written_less_often(digits, tmp_path, monkeypatch):
+    """By a clock that stands still but for 30 seconds an epoch: with a minute between them, after epochs 2, 4 and the last."""
+    images, labels, now, saved = digits.train_images[:40], digits.train_labels[:40], [0.0], []
+    monkeypatch.setattr(training, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(training.checkpoints, "save", lambda path, content: saved.append(len(content["history"])))
+
+    def train(**settings):
+        saved.clear()
+        fit(
+            small_dt(images, T=1), images, labels, epochs=5, order="layer", checkpoint=tmp_path / "run.pt", **settings,
+            progress=lambda steps, description: now.__setitem__(0, now[0] + 30) or steps,
+        )  # fmt: skip
+        return list(saved)
+
+    assert train(checkpoint_every=60) == [2, 4, 5]
+    assert train() == [1, 2, 3, 4, 5]
 
 
 def test_resuming_another_run_is_refused(digits, tmp_path):
