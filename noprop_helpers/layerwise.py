@@ -139,6 +139,10 @@ class MLPStack(nn.Module):
         """Replace every parameter's gradient by that of its own layer's mean loss: -> mean losses [T] (see ``fit_stack``)."""
         outputs = self(features, z).requires_grad_()
         losses = loss(outputs, target)  # [T, B]
+        if losses.shape != z.shape[:2] or losses.numel() == 0:
+            raise ValueError(
+                f"expected a loss for each layer and sample, {list(z.shape[:2])}, and at least one, got {list(losses.shape)}"
+            )
         (gradient,) = torch.autograd.grad(losses, outputs, torch.full_like(losses, 1 / losses.shape[1]))
         self._backward(gradient)
         if features.requires_grad:  # a trained encoder's, which learns from all layers

@@ -124,7 +124,8 @@ def test_a_trained_encoder_takes_each_batchs_step(Stack, layers, batches):
 def test_a_stack_in_use_may_change_its_precision_and_be_copied(Stack, layers, batches):
     stack, (features, z, y) = Stack(layers), batches[0]
     expected = stack.loss_gradients(features, z, y, readout_loss)
-    for other in (copy.deepcopy(stack), stack.float(), stack.double()):
+    for changed in (copy.deepcopy, Stack.float, Stack.double):
+        other = changed(stack)
         dtype = next(other.parameters()).dtype
         losses = other.loss_gradients(features.to(dtype), z.to(dtype), y, readout_loss)
         torch.testing.assert_close(losses.double(), expected, rtol=1e-4, atol=1e-4)
@@ -181,6 +182,10 @@ def test_errors(layers, batches):
         fit_layers(layers, [adam(layers.parameters())], batches, readout_loss)
     with pytest.raises(ValueError, match="at least one batch"):
         fit_stack(stack, adam(stack.parameters()), [], readout_loss)
+    with pytest.raises(ValueError, match=r"for each layer and sample, \[4, 16\], and at least one, got \[\]"):
+        MLPStack(layers).loss_gradients(features, z, y, lambda *given: readout_loss(*given).mean())
+    with pytest.raises(ValueError, match=r"and at least one, got \[4, 0\]"):
+        MLPStack(layers).loss_gradients(features[:0], z[:, :0], y[:0], readout_loss)
     for Stack in (LayerStack, MLPStack):
         with pytest.raises(ValueError, match="expected 4 layers, got 2"):
             Stack(layers).copy_to(layers[:2])

@@ -38,7 +38,9 @@ def test_cpu_suite(small, monkeypatch):
         0 < epoch["ratio_min"] <= epoch["ratio"] <= epoch["ratio_max"]
         and epoch["baseline"] == "published loop, one epoch"
     )
-    assert 0 < rows["gemm_fraction"]["value"] and rows["peak_memory"]["value"] > 0
+    # As many products take longer than the fastest of them would for all.
+    assert 0 < rows["gemm_fraction"]["value"] <= rows["gemm_epoch"]["ratio"]
+    assert rows["gemm_epoch"]["baseline"] == "published_epoch" and rows["peak_memory"]["value"] > 0
     assert rows["time_to_99"]["value"] > 0
     assert rows["time_to_99_local"]["value"] is None  # 101 % is out of reach, and the row must say so
 
