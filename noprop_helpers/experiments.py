@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoints, records
+from .benchmark import synchronize
 from .blocks import ConvEncoder, DenoisingMLP, ResidualBlock, Standardize
 from .data import Dataset, crop_and_flip, dataset_checksum, load_dataset
 from .diffusion import forward_chain
@@ -77,7 +78,7 @@ def train_model(
         gather_layers(model, rank, world_size)
     else:
         fit(model, images, labels, **settings, **run)
-    _synchronize(device)
+    synchronize(device)
     seconds = time.perf_counter() - start
     own_file = rank_file(checkpoint, rank, world_size) if world_size > 1 else checkpoint
     if resume and Path(own_file).exists():  # the time before the interruption counts too; a process without layers has no file
@@ -94,11 +95,6 @@ def train_model(
 def _recordable(variant: str, device: str) -> bool:
     """Whether the paper's training steps can be CUDA graphs: on a GPU, save the adjoint method's, whose solver is Python."""
     return torch.device(device).type == "cuda" and variant != "adjoint"
-
-
-def _synchronize(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
 
 
 # --- The published notebook -------------------------------------------------------------------------------------------
@@ -410,7 +406,7 @@ def _fit_or_resume(model: Model, dataset: Dataset, device: str, checkpoint, **se
     start, resume = time.perf_counter(), checkpoint is not None and Path(checkpoint).exists()
     images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
     losses = fit(model, images, labels, **settings, checkpoint=checkpoint, checkpoint_every=CHECKPOINT_EVERY, resume=resume)
-    _synchronize(device)
+    synchronize(device)
     return losses, checkpoints.load(checkpoint)["seconds"] if resume else time.perf_counter() - start
 
 

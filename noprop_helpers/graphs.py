@@ -1,6 +1,6 @@
 """CUDA graphs: a training step recorded once and replayed, without Python between its kernels.
 
-A small layer's step is a hundred short kernels, and a GPU finishes each of them before Python has started the next.
+A small layer's step is many short kernels; a GPU may finish each of them before Python has started the next.
 """
 
 from typing import Callable
