@@ -27,7 +27,7 @@ class BackpropNet(nn.Module):
         super().__init__()
         if len(blocks) == 0:
             raise ValueError("expected at least one block, got none")
-        self.blocks, self.readout = nn.ModuleList(blocks), readout
+        self.blocks, self.readout, self.num_steps = nn.ModuleList(blocks), readout, len(blocks)
         if isinstance(W, nn.Parameter):
             self.W = W
         else:
