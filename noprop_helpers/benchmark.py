@@ -71,7 +71,8 @@ def table(rows: list[dict]) -> str:
     for r in rows:
         ratios = ["" if r[key] is None else f"{r[key]:.3g}" for key in ("ratio", "ratio_min", "ratio_max")]
         value = "not reached" if r["value"] is None else f"{r['value']:.4g}"
-        lines.append((r["name"], value, r["unit"], *ratios, r["baseline"] or ""))
+        value = "failed" if "error" in r else value
+        lines.append((r["name"], value, r["unit"] or "", *ratios, r["baseline"] or r.get("error", "")))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     # Text to the left, numbers to the right.
     return "\n".join(

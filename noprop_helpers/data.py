@@ -434,7 +434,8 @@ def _open_image(path: Path):
     from PIL import Image  # only folders of images need Pillow
 
     try:
-        with Image.open(path) as image:
+        # By content, whatever the name says: Pillow would start Ghostscript for a PostScript file called x.png.
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
             if image.mode not in _PILLOW_MODES:
                 raise DataError(f"{path}: expected 8 bits grey or colour, found Pillow's mode {image.mode}; convert it")
             yield image

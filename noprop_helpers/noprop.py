@@ -18,7 +18,7 @@ from typing import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from . import checkpoints
+from . import NoPropError, checkpoints
 from .augment import check_images
 from .backprop import BackpropNet, NeuralODE
 from .blocks import expected_embedding
@@ -127,14 +127,17 @@ class NoPropDT(_Model):
     ):
         super().__init__(encoder, W, train_encoder)
         if len(alpha_bar) != len(layers) + 1 or not layers:
-            raise ValueError(f"{len(layers)} layers, of which there must be one at least, need alpha_bar [{len(layers) + 1}], got {list(alpha_bar.shape)}")
+            raise NoPropError(
+                f"{len(layers)} layers, of which there must be one at least, need alpha_bar [{len(layers) + 1}], "
+                f"got {list(alpha_bar.shape)}"
+            )
         if objective not in ("cross_entropy", "squared_error", "elbo"):
-            raise ValueError(f"objective must be cross_entropy, squared_error or elbo, got {objective!r}")
+            raise NoPropError(f"objective must be cross_entropy, squared_error or elbo, got {objective!r}")
         if (objective == "elbo") != (readout is not None):
-            raise ValueError("the objective elbo needs a readout, and no other objective takes one")
+            raise NoPropError("the objective elbo needs a readout, and no other objective takes one")
         _check_noise(levels, inference_noise)
         if levels is not None and len(levels) != len(layers):
-            raise ValueError(f"expected one level per layer, [{len(layers)}], got {list(levels.shape)}")
+            raise NoPropError(f"expected one level per layer, [{len(layers)}], got {list(levels.shape)}")
         self.layers, self.readout = nn.ModuleList(layers), readout
         self.objective, self.eta = objective, eta
         # Tables stay float64 on the CPU: the samplers read them as numbers, whatever device the model is on.
@@ -254,18 +257,18 @@ class NoPropDT(_Model):
 
     def _check_layer(self, t: int) -> None:
         if not 1 <= t <= self.num_layers:  # layers[0 - 1] would be the last one
-            raise ValueError(f"expected a layer from 1 to {self.num_layers}, got {t}")
+            raise NoPropError(f"expected a layer from 1 to {self.num_layers}, got {t}")
 
 
 def _at_least_one(num_steps: int) -> int:
     if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        raise NoPropError(f"num_steps must be at least 1, got {num_steps}")
     return num_steps
 
 
 def _check_noise(levels: Tensor | None, noise: bool) -> None:
     if levels is not None and not noise:
-        raise ValueError("re-noising is noise alone; only the posterior rule (levels=None) can do without")
+        raise NoPropError("re-noising is noise alone; only the posterior rule (levels=None) can do without")
 
 
 class _Flow(_Model):
@@ -382,7 +385,7 @@ class NoPropFM(_Flow):
     ):
         super().__init__(encoder, W)
         if self.W.requires_grad and readout is None:
-            raise ValueError("learned embeddings need a readout, whose cross-entropy keeps them apart")
+            raise NoPropError("learned embeddings need a readout, whose cross-entropy keeps them apart")
         self.block, self.readout = block, readout
         self.sigma, self.num_steps = sigma, _at_least_one(num_steps)
 

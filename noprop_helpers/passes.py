@@ -102,14 +102,19 @@ def layers_to_train(model: Model, settings: Settings) -> list[int]:
         raise NoPropError(f"layers can be trained apart only where nothing is trained by several of them: {model.locality}")
     if numbers[-1] > model.num_layers:
         raise NoPropError(f"expected layers out of 1 to {model.num_layers}, got {numbers}")
-    if not isinstance(model, NoPropDT):
-        return numbers
-    learns = {t: {p.requires_grad for p in model.layers[t - 1].parameters()} for t in numbers}
+    learns = {t: _learns(model, t) for t in numbers}
     if any(len(kinds) > 1 for kinds in learns.values()):
         raise NoPropError("a layer is frozen in part: freeze whole layers, with layer.requires_grad_(False)")
     if not any(True in kinds for kinds in learns.values()):
         raise NoPropError("all layers are frozen: there is nothing to train")
     return [t for t in numbers if True in learns[t]]
+
+
+def _learns(model: Model, t: int) -> set[bool]:
+    """Whether the parameters of part t are to be trained; both, where a layer is frozen in part."""
+    if isinstance(model, NoPropDT):
+        return {p.requires_grad for p in model.layers[t - 1].parameters()}
+    return {any(p.requires_grad for p in model.parameters())}  # one block: a part of it, as a schedule, may stay as it is
 
 
 def adam(parameters: list[Tensor], settings: Settings, capturable: bool = False) -> torch.optim.Optimizer:
@@ -172,7 +177,7 @@ class Together:
         self.model, self.labels, self.settings, self.progress = model, labels, settings, progress
         self.numbers = layers_to_train(model, settings)
         self.inputs = Inputs(model, images, settings, progress)
-        self.layers = [model.layers[t - 1] for t in self.numbers]
+        self.layers = [model.layers[t - 1].train() for t in self.numbers]  # a stack stays in the mode that it is made in
         # The hand-written stack has no bfloat16, and knows the one architecture of the recipes.
         known = all(type(layer) is DenoisingMLP for layer in self.layers) and settings.precision == "float32"
         self.stack = MLPStack(self.layers) if known else LayerStack(self.layers)

@@ -44,6 +44,9 @@ class Published:
 
     num_steps: int = 10
 
+    def __post_init__(self):
+        _check_at_least(1, self, "num_steps")
+
     def build(self, shape: Shape) -> NoPropDT:
         alphas = linear_alphas(self.num_steps)
         return NoPropDT(
@@ -68,6 +71,9 @@ class Shared:
 
     num_steps: int = 10
     hidden_dim: int = 128
+
+    def __post_init__(self):
+        _check_at_least(1, self, "num_steps", "hidden_dim")
 
     def build(self, shape: Shape) -> NoPropDT:
         padding = 0 if shape.smallest_side >= 18 else 1
@@ -102,10 +108,16 @@ class Local:
     num_centres: int = 0
     patch_size: int = 0
 
+    def __post_init__(self):
+        _check_at_least(1, self, "num_steps", "hidden_dim")
+        _check_at_least(0, self, "num_centres", "patch_size")
+
     def build(self, shape: Shape) -> NoPropDT:
         small = shape.smallest_side < 20
-        num_centres = self.num_centres or (100 if small else 256)
-        encoder = PatchFeatures(shape.image[0], num_centres, self.patch_size or (3 if small else 6))
+        num_centres, patch_size = self.num_centres or (100 if small else 256), self.patch_size or (3 if small else 6)
+        if patch_size > shape.smallest_side:
+            raise NoPropError(f"patches of {patch_size} x {patch_size} pixels do not fit into images {list(shape.image)}")
+        encoder = PatchFeatures(shape.image[0], num_centres, patch_size)
         sizes = encoder.feature_dim, shape.num_classes, shape.num_classes, self.hidden_dim
         return NoPropDT(
             encoder,
@@ -130,6 +142,9 @@ class Residual:
 
     num_steps: int = 5
     width: int = 64
+
+    def __post_init__(self):
+        _check_at_least(1, self, "num_steps", "width")
 
     def build(self, shape: Shape) -> NoPropDT:
         sizes = shape.num_classes, shape.num_classes, self.width
@@ -156,6 +171,12 @@ EMBEDDINGS = ("one_hot", "learned", "prototype")
 class _Paper:
     """What the paper's recipes share: Figure 6 blocks, three label embeddings, standardised pixels."""
 
+    def __post_init__(self):
+        _check_at_least(1, self, "num_steps")
+        _check_at_least(0, self, *(name for name in ("eta", "sigma") if hasattr(self, name)))
+        if self.embedding not in EMBEDDINGS:
+            raise NoPropError(f"embedding must be one of {', '.join(EMBEDDINGS)}, got {self.embedding!r}")
+
     def prepare(self, model, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
         """Mean and deviation of the pixels, and where trained embeddings start."""
         model.encoder = Standardize.fit(images, (0, 2, 3))
@@ -170,8 +191,6 @@ class _Paper:
     def _table(self, shape: Shape) -> Tensor:
         """W [K, D] before ``prepare``."""
         K, (channels, height, width) = shape.num_classes, shape.image
-        if self.embedding not in EMBEDDINGS:
-            raise NoPropError(f"embedding must be one of {', '.join(EMBEDDINGS)}, got {self.embedding!r}")
         if self.embedding == "one_hot":
             return torch.eye(K)
         return nn.Parameter(torch.zeros(K, 20 if self.embedding == "learned" else channels * height * width))
@@ -296,6 +315,12 @@ def recipe_named(name: str) -> Recipe:
     if name not in RECIPES:
         raise NoPropError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def _check_at_least(smallest: int, recipe: Recipe, *names: str) -> None:
+    for name in names:
+        if not smallest <= getattr(recipe, name) < float("inf"):
+            raise NoPropError(f"{name} must be at least {smallest}, got {getattr(recipe, name)}")
 
 
 def _unfitted(shape: Shape) -> Standardize:

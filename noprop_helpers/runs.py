@@ -10,7 +10,7 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
@@ -118,14 +118,20 @@ def run(
 
 
 def trained(
-    run: Run, dataset: Dataset, device: torch.device | str, keeper: Keeper, progress: Progress = silent
+    run: Run,
+    dataset: Dataset,
+    device: torch.device | str,
+    keeper: Keeper,
+    progress: Progress = silent,
+    after_epoch: Callable[[Model], None] | None = None,
 ) -> tuple[Model, Tensor]:
-    """The run's model, trained, and its losses [epochs, layers]."""
+    """The run's model, trained, and its losses [epochs, layers]. ``after_epoch`` sees it after every epoch."""
     images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
     model = build(run, shape_of(dataset)).to(device)
     run.model.prepare(model, images, labels, torch.Generator(device).manual_seed(run.settings.seed))
     model.to(device)
-    return model, fit(model, images, labels, run.settings, keeper=keeper, progress=progress)
+    look = after_epoch and (lambda epoch: after_epoch(model))
+    return model, fit(model, images, labels, run.settings, keeper=keeper, progress=progress, after_epoch=look)
 
 
 def num_parameters(model: Model) -> int:

@@ -32,7 +32,7 @@ class Settings:
     - ``cuda_graphs``: on a GPU, record every layer's step once and replay it, without Python between its kernels: the same
       draws, the same training. Elsewhere it changes nothing
     - ``layers``: numbers, from 1, of the layers to train; None trains all. Layers that share nothing trained come out as if
-      all had been trained here, in the order "together" up to rounding
+      all had been trained here, in the order "together" up to rounding and to the draws of dropout inside the layers
     - ``seed``: orders the batches and draws the noise
 
     Raises NoPropError where a value is not one of these.
@@ -95,10 +95,13 @@ def changed(value: Any, texts: dict[str, str]) -> Any:
 def layer_numbers(text: str) -> tuple[int, ...]:
     """Layers named as "1-5", "3" or "1,4-6" -> (1, 4, 5, 6)."""
     try:
-        parts = [tuple(map(int, part.split("-"))) for part in text.split(",")]
-        return tuple(t for part in parts for t in range(part[0], part[-1] + 1) if len(part) <= 2)
+        parts = [part.partition("-") for part in text.split(",")]
+        ranges = [range(int(first), int(last if dash else first) + 1) for first, dash, last in parts]
     except ValueError:
-        raise NoPropError(f"expected layers such as 1-5 or 1,3, got {text!r}") from None
+        ranges = [()]
+    if not all(ranges):
+        raise NoPropError(f"expected layers such as 1-5 or 1,3, got {text!r}")
+    return tuple(t for numbers in ranges for t in numbers)
 
 
 def _read(name: str, text: str, kind: Any) -> Any:

@@ -47,7 +47,9 @@ class Keeper:
         if self.path is None:
             return []
         self.run = {"about": self.about, "model": model.identity(), "settings": dataclasses.asdict(settings)}
+        before = time.perf_counter()
         self.run["data"] = checkpoints.checksum(images, labels)
+        self.started += time.perf_counter() - before  # that was no training
         if self.saved is None:
             return []
         if "optimizer" not in self.saved:
