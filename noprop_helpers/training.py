@@ -47,6 +47,7 @@ class Keeper:
         if self.path is None:
             return []
         self.run = {"about": self.about, "model": model.identity(), "settings": dataclasses.asdict(settings)}
+        self.run["trained"] = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         before = time.perf_counter()
         self.run["data"] = checkpoints.checksum(images, labels)
         self.started += time.perf_counter() - before  # that was no training
