@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Sequence
 
 import torch
 from tqdm import tqdm
@@ -29,6 +30,8 @@ VARIANTS = ("dt", "ct", "fm", "backprop", "adjoint")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command: -> exit code, 0, 2 for a fault of arguments or data, 130 for an interruption."""
+    if sys.stderr is None:  # closed, as a scheduler may leave it
+        sys.stderr = open(os.devnull, "w")
     options = _parser().parse_args(arguments)
     try:
         if options.threads is not None:
@@ -64,7 +67,7 @@ def train(options: argparse.Namespace) -> int:
     )
     if planned.settings.layers is not None:
         seconds, layers = result.results["train_seconds"], ", ".join(map(str, planned.settings.layers))
-        print(f"layers {layers}, trained in {seconds:.1f} s, are in {options.checkpoint}: join puts the parts together")
+        _say(f"layers {layers}, trained in {seconds:.1f} s, are in {options.checkpoint}: join puts the parts together")
         return 0
     return _report(options, planned, dataset, result.model, result.results)
 
@@ -73,6 +76,8 @@ def _train_share(options: argparse.Namespace, planned: Run, dataset: Dataset, ra
     """Under torchrun: this process's layers, then those of all others; the first process speaks for all."""
     if options.device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    if planned.settings.layers is not None:
+        raise NoPropError("--layers and torchrun would both say which layers are trained here; leave one of them out")
     if world_size > planned.model.num_steps:
         raise NoPropError(f"{world_size} processes are more than the {planned.model.num_steps} layers; start fewer")
     file = options.checkpoint and parallel.rank_file(options.checkpoint, rank, world_size)
@@ -103,30 +108,32 @@ def _recipe(options: argparse.Namespace) -> str:
 
 def _changes(options: argparse.Namespace) -> dict[str, str]:
     """Settings given on the command line: name -> text."""
-    changes = {"seed": str(options.seed)}
-    for name in ("epochs", "embedding", "precision", "layers"):
-        value = getattr(options, name)
-        if value is not None and not (name == "embedding" and _recipe(options) in ("shared", "local", "published")):
-            changes[name] = str(value)
+    given = [(name, getattr(options, name)) for name in ("seed", "epochs", "precision", "layers")]
+    if _recipe(options).startswith("paper-"):  # the others know one embedding, which need not be said
+        given.append(("embedding", options.embedding))
+    changes = {name: str(value) for name, value in given if value is not None}
     for pair in options.set:
-        name, equals, text = pair.partition("=")
+        name, equals, text = (part.strip() for part in pair.partition("="))
         if not equals:
             raise NoPropError(f"--set: expected NAME=VALUE, as learning_rate=3e-3, got {pair!r}")
-        changes[name.strip()] = text.strip()
+        if changes.setdefault(name, text) != text:
+            raise NoPropError(f"{name} is given twice, as {changes[name]} and as {text}")
     return changes
 
 
 def _report(options: argparse.Namespace, planned: Run, dataset: Dataset, model, results: dict) -> int:
     """Write the JSON, then say the result in one line."""
-    settings = planned.settings.on(options.device)
+    planned = dataclasses.replace(planned, settings=planned.settings.on(options.device))
+    settings = planned.settings
     if options.json is not None:
         told = {"dataset": dataset.name, "recipe": planned.recipe, "epochs": settings.epochs, "seed": settings.seed}
-        told |= {"precision": settings.precision, "layer_local": model.layer_local, "parameters": num_parameters(model), **results, "run": as_data(planned)}
+        told |= {"precision": settings.precision, "layer_local": model.layer_local, "parameters": num_parameters(model)}
+        told |= results | {"run": as_data(planned)}
         told |= {"peak_memory_mib": round(peak_memory_mib(options.device), 1), "date": records.today()}
         records.write_json(options.json, told | records.environment(options.device))
     top = f" (top layer alone {100 * results['top_layer_accuracy']:.2f} %)" if "top_layer_accuracy" in results else ""
     apart = f", in {results['processes']} processes" if "processes" in results else ""
-    print(
+    _say(
         f"{dataset.name} {planned.recipe}: test accuracy {100 * results['test_accuracy']:.2f} %{top} after "
         f"{settings.epochs} epochs, {results['train_seconds']:.1f} s training on {options.device} in {settings.precision}, "
         f"seed {settings.seed}; {model.locality}{apart}"
@@ -138,7 +145,9 @@ def _report(options: argparse.Namespace, planned: Run, dataset: Dataset, model, 
 
 
 def join_parts(options: argparse.Namespace) -> int:
-    _check_files(options.json, options.checkpoint, *options.files)
+    _check_files(options.json, options.checkpoint, read=options.files)
+    if options.checkpoint and Path(options.checkpoint).is_file():
+        raise CheckpointError(f"{options.checkpoint} exists, and may hold more than these parts: name another file")
     loaded = join(options.files, options.device)
     name = options.dataset or loaded.run.dataset
     dataset = load_dataset(name, options.data_root, progress=sys.stderr.isatty())
@@ -153,10 +162,13 @@ def join_parts(options: argparse.Namespace) -> int:
 
 def record_experiment(options: argparse.Namespace) -> int:
     _check_alone("record")
+    _check_files(options.json)
     start = time.perf_counter()
     value = record(options.name, _recording(options), options.dataset, options.data_root)
     seconds = time.perf_counter() - start
-    print(f"{options.name}: {len(value['runs'])} seeds in {seconds:.0f} s, written to {options.output}")
+    if options.json is not None:
+        records.write_json(options.json, value)
+    _say(f"{options.name}: {len(value['runs'])} seeds in {seconds:.0f} s, written to {options.output}")
     return 0
 
 
@@ -165,14 +177,14 @@ def bench(options: argparse.Namespace) -> int:
     _check_files(options.json)
     options.device = _device(benches.SUITES[options.suite].device)
     # Other data would make other numbers: only the book's own go into its record.
-    recorded = options.dataset == "mnist" and Path(options.output).is_dir()
+    # An installed package has no book, and so no folder for its records; one that was named must be there.
+    recorded = options.dataset == "mnist" and (options.output != records.FOLDER or records.FOLDER.is_dir())
     dataset = load_dataset(options.dataset, options.data_root, progress=sys.stderr.isatty())
     rows = benches.bench(options.suite, dataset, _recording(options), options.only, options.resume, recorded)
     if options.json is not None:
         records.write_json(options.json, rows)
-    print(table(rows))
     where = f"written to {options.output}" if recorded else "no record written: the book's are of the data set mnist"
-    print(where)
+    _say(f"{table(rows)}\n{where}")
     return 0
 
 
@@ -232,7 +244,7 @@ def _train_options(command: argparse.ArgumentParser) -> None:
         "backprop, adjoint: the paper's baselines, trained end to end",
     )  # fmt: skip
     command.add_argument("--embedding", choices=EMBEDDINGS, help="of the preset paper: one_hot (default), learned, prototype")
-    command.add_argument("--seed", type=_at_least(0), default=0)
+    command.add_argument("--seed", type=_at_least(0), metavar="N", help="draws everything (default: 0)")
     command.add_argument("--epochs", type=_at_least(1), help="passes over the training data (default: the preset's own)")
     command.add_argument("--precision", choices=PRECISIONS, help="auto: bfloat16 where the device computes it in hardware")
     command.add_argument(
@@ -279,15 +291,26 @@ def _bench_options(command: argparse.ArgumentParser) -> None:
     command.set_defaults(command=bench)
 
 
-def _check_files(*paths: str | None) -> None:
-    """Files to write: there must be room for each, and no two may be one."""
-    given = [path for path in paths if path is not None]
-    for path in given:
+def _check_files(*paths: str | None, read: Sequence[str] = ()) -> None:
+    """Files to write: each must be possible, and none may replace another one or one that is read."""
+    taken = {os.path.realpath(path): path for path in read}
+    for path in paths:
+        if path is None:
+            continue
         check_writable(path)
-    # A device may be given twice.
-    places = [place for place in map(os.path.realpath, given) if os.path.isfile(place) or not os.path.exists(place)]
-    if len(set(places)) < len(places):
-        raise NoPropError(f"one file is named twice among {', '.join(given)}, and one result would replace the other")
+        place = os.path.realpath(path)
+        if place in taken and (os.path.isfile(place) or not os.path.exists(place)):  # a device may be given twice
+            raise NoPropError(f"{path} and {taken[place]} are one file, and one would replace the other")
+        taken[place] = path
+
+
+def _say(text: str) -> None:
+    """Print a result. Where that fails, files are written all the same, and it fails in one line."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries, and fails, once more at its end
+        raise NoPropError(f"cannot print the result: {error.strerror}") from None
 
 
 def _check_alone(command: str) -> None:

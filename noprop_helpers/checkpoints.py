@@ -28,12 +28,13 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     """
     if not str(path):
         raise CheckpointError("expected the name of a file to write, got an empty one")
-    target, temporary = Path(os.path.realpath(path)), None
+    temporary = None
     try:
-        if target.exists() and not target.is_file():
-            with open(target, "wb") as file:
+        if os.path.exists(path) and not os.path.isfile(path):  # by the name given: a pipe behind /dev/stdout has no other
+            with open(path, "wb") as file:
                 file.write(content)
             return
+        target = Path(os.path.realpath(path))
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o644  # mkstemp gives 600
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(handle, "wb") as file:
@@ -52,15 +53,17 @@ def check_writable(path: str | Path) -> None:
     """Raise CheckpointError now, before hours of work, if a file could not be written at ``path``."""
     if not str(path):
         raise CheckpointError("expected the name of a file to write, got an empty one")
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
+    if os.path.isdir(path):
         raise CheckpointError(f"cannot write {path}: it is a folder; name a file")
-    if not target.parent.is_dir():
+    if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe
+        return
+    target = Path(os.path.realpath(path))
+    if not os.path.isdir(target.parent):
         raise CheckpointError(f"cannot write {path}: the folder {target.parent} does not exist; create it first")
     try:
-        if not target.exists() or target.is_file():
-            with tempfile.TemporaryFile(dir=target.parent):
-                pass
+        # as ``write_bytes`` will: its name is longer than the file's own
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}."):
+            pass
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
 

@@ -48,6 +48,7 @@ class Published:
         _check_at_least(1, self, "num_steps")
 
     def build(self, shape: Shape) -> NoPropDT:
+        _check_side(4, shape)
         alphas = linear_alphas(self.num_steps)
         return NoPropDT(
             ConvEncoder(shape.image, padding=0 if shape.smallest_side >= 10 else 1),
@@ -76,6 +77,7 @@ class Shared:
         _check_at_least(1, self, "num_steps", "hidden_dim")
 
     def build(self, shape: Shape) -> NoPropDT:
+        _check_side(4, shape)
         padding = 0 if shape.smallest_side >= 18 else 1
         encoder = ConvEncoder(shape.image, padding=padding, widths=(16, 32, 64), norm=True)
         sizes = 128, shape.num_classes, shape.num_classes, self.hidden_dim
@@ -117,6 +119,8 @@ class Local:
         num_centres, patch_size = self.num_centres or (100 if small else 256), self.patch_size or (3 if small else 6)
         if patch_size > shape.smallest_side:
             raise NoPropError(f"patches of {patch_size} x {patch_size} pixels do not fit into images {list(shape.image)}")
+        if patch_size * shape.image[0] == 1:
+            raise NoPropError("one grey pixel, less its own mean, is nothing: patch_size must be at least 2")
         encoder = PatchFeatures(shape.image[0], num_centres, patch_size)
         sizes = encoder.feature_dim, shape.num_classes, shape.num_classes, self.hidden_dim
         return NoPropDT(
@@ -147,6 +151,7 @@ class Residual:
         _check_at_least(1, self, "num_steps", "width")
 
     def build(self, shape: Shape) -> NoPropDT:
+        _check_side(8, shape)
         sizes = shape.num_classes, shape.num_classes, self.width
         layers = [ResidualBlock(shape.image, *sizes) for _ in range(self.num_steps)]
         W, alpha_bar = torch.eye(shape.num_classes), cosine_alpha_bar(self.num_steps)
@@ -186,6 +191,7 @@ class _Paper:
 
     def _sizes(self, shape: Shape) -> tuple:
         """Arguments of a block: image shape, D, K, and whether the state goes through an image path of its own."""
+        _check_side(4, shape)
         return shape.image, self._table(shape).shape[1], shape.num_classes, self.embedding == "prototype"
 
     def _table(self, shape: Shape) -> Tensor:
@@ -321,6 +327,11 @@ def _check_at_least(smallest: int, recipe: Recipe, *names: str) -> None:
     for name in names:
         if not smallest <= getattr(recipe, name) < float("inf"):
             raise NoPropError(f"{name} must be at least {smallest}, got {getattr(recipe, name)}")
+
+
+def _check_side(smallest: int, shape: Shape) -> None:
+    if shape.smallest_side < smallest:
+        raise NoPropError(f"images {list(shape.image)} are too small for this recipe: it needs sides of {smallest} pixels")
 
 
 def _unfitted(shape: Shape) -> Standardize:

@@ -62,8 +62,10 @@ def plan(dataset: Dataset, recipe: str = "shared", changes: dict[str, str] | Non
     """A run of a recipe with its own settings for this data set, but for ``changes``: name of a setting -> text.
 
     Names are the fields of ``Settings`` and of the recipe, e.g. {"learning_rate": "3e-3", "num_steps": "5"}. Raises
-    NoPropError where there is no such recipe or setting, or a text does not fit.
+    NoPropError where there is no such recipe or setting, a text does not fit, or the data have only one class.
     """
+    if dataset.num_classes < 2:
+        raise NoPropError(f"{dataset.name} has one class, {dataset.class_names[0]!r}: there is nothing to tell apart")
     model, changes = recipe_named(recipe), changes or {}
     settings = model.settings(shape_of(dataset))
     own, general = ({field.name for field in dataclasses.fields(value)} for value in (model, settings))
@@ -125,13 +127,20 @@ def trained(
     progress: Progress = silent,
     after_epoch: Callable[[Model], None] | None = None,
 ) -> tuple[Model, Tensor]:
-    """The run's model, trained, and its losses [epochs, layers]. ``after_epoch`` sees it after every epoch."""
+    """The run's model, trained, and its losses [epochs, layers]. ``after_epoch`` sees it after every epoch.
+
+    Raises NoPropError where training diverged.
+    """
     images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
     model = build(run, shape_of(dataset)).to(device)
     run.model.prepare(model, images, labels, torch.Generator(device).manual_seed(run.settings.seed))
     model.to(device)
     look = after_epoch and (lambda epoch: after_epoch(model))
-    return model, fit(model, images, labels, run.settings, keeper=keeper, progress=progress, after_epoch=look)
+    losses = fit(model, images, labels, run.settings, keeper=keeper, progress=progress, after_epoch=look)
+    if not losses.isfinite().all():
+        epoch = losses.isfinite().all(1).tolist().index(False) + 1
+        raise NoPropError(f"training diverged: the loss of epoch {epoch} is not finite; try a smaller learning_rate")
+    return model, losses
 
 
 def num_parameters(model: Model) -> int:

@@ -26,7 +26,8 @@ def published_part(dataset: Dataset, recording: Recording, repeats: int = 5) -> 
     is a row of its own.
     """
     turns = _Turns(dataset, recording.device)
-    images, labels, settings = turns.literal.images, turns.literal.labels, Settings(epochs=1 + repeats)
+    images, labels = turns.literal.images, turns.literal.labels
+    settings = Settings(epochs=1 + repeats, precision=recording.precision or "float32")
     features_seconds = seconds(lambda: encode_images(turns.fast.encoder, images), recording.device)
     turns.start = time.perf_counter()
     fit(turns.fast, images, labels, settings, progress=recording.progress, after_epoch=turns.take)
@@ -105,6 +106,7 @@ def target_part(target: Target, dataset: Dataset, recording: Recording, seeds: t
     for seed in seeds:
         for who, changes in (("ten", {}), ("one", {"num_steps": "1"})):
             changes = changes | {"seed": str(seed)} | ({"epochs": str(target.epochs)} if target.epochs else {})
+            changes |= {"precision": recording.precision} if recording.precision else {}
             done = run(plan(dataset, target.recipe, changes), dataset, device=recording.device, progress=recording.progress)
             results[who].append(done.results)
     ten, one = results["ten"], results["one"]

@@ -1,6 +1,5 @@
 """The suite parallel: Figure 6 blocks in two processes of one thread each against one, layers apart and data apart."""
 
-import dataclasses
 import os
 import socket
 import time
@@ -43,7 +42,9 @@ class Work(NamedTuple):
 def parallel_part(
     dataset: Dataset, recording: Recording, repeats: int = 3, num_images: int = 1280, num_steps: int = 10
 ) -> Rows:
-    """One process, two with the layers divided, two with the data divided, in turns."""
+    """One process, two with the layers divided, two with the data divided, in turns; all in float32."""
+    if recording.precision not in (None, "float32"):
+        raise NoPropError(f"the suite parallel computes in float32 alone, got precision {recording.precision}")
     work = Work(dataset.train_images[:num_images], dataset.train_labels[:num_images], dataset.num_classes, num_steps)
     one, two, gathered, data_parallel = [], [], [], []
     for _ in recording.progress(range(repeats), "turns"):
@@ -112,7 +113,7 @@ def train_data_parallel(rank: int, world_size: int, work: Work, barrier) -> tupl
     model = work.model().train()
     dist.init_process_group("gloo", rank=rank, world_size=world_size)
     model.layers = nn.ModuleList(nn.parallel.DistributedDataParallel(layer) for layer in model.layers)
-    optimizer = adam(list(model.layers.parameters()), dataclasses.replace(Settings(), optimizer="adamw", weight_decay=1e-3))
+    optimizer = adam(list(model.layers.parameters()), Settings(optimizer="adamw", weight_decay=1e-3))
     features = model.encoder(work.images)
 
     def train(batches: list[Tensor]) -> None:

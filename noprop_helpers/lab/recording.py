@@ -56,6 +56,7 @@ class Recording(NamedTuple):
             },
             "environment": records.environment(self.device),
             "git_commit": self.commit or records.git_commit(),
+            "source": records.source_checksum(),
         }
 
 
@@ -130,35 +131,59 @@ STUDIES = {
 # --- Records of experiments -------------------------------------------------------------------------------------------
 
 
-def record(name: str, recording: Recording = Recording(), dataset: str | None = None, data_root: str | None = None) -> dict:
+def record(
+    name: str,
+    recording: Recording = Recording(),
+    dataset: str | None = None,
+    data_root: str | None = None,
+    experiments: dict[str, Experiment] = EXPERIMENTS,
+) -> dict:
     """Run an experiment over its seeds and write ``folder/NAME.json`` and ``folder/NAME.npz``.
 
     ``dataset`` replaces the experiment's own; the record is then called NAME@DATASET. Each finished seed is kept in
-    ``NAME.partial``, long training in ``NAME.checkpoint``: an interrupted recording goes on where it stopped. Raises
-    CheckpointError where what is kept is of another code, machine or data, unless ``fresh`` says to begin anew.
+    ``NAME.partial``, long training in ``NAME.SEED.checkpoint``: an interrupted recording goes on where it stopped. Raises
+    CheckpointError where what is kept is of another code, machine or data, unless ``fresh`` says to begin anew, and
+    NoPropError for a precision that the experiment does not know.
     """
-    if name not in EXPERIMENTS:
-        raise NoPropError(f"unknown experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}")
-    experiment = EXPERIMENTS[name]
+    if name not in experiments:
+        raise NoPropError(f"unknown experiment {name!r}; choose one of {', '.join(experiments)}")
+    experiment = experiments[name]
     target = Path(recording.folder) / f"{record_name(name, dataset)}.json"
     check_writable(target)
     data = load_dataset(dataset or experiment.dataset, data_root)
+    recording = _settled(name, experiment, data, recording)
     words = ["record", name, *(["--dataset", dataset] if dataset else [])]
     origin = {"experiment": name, "description": experiment.description, "command": recording.command(*words)}
     study = STUDIES[experiment.study]
     origin |= {"run": {"study": experiment.study} | study.describe(experiment, data, recording)}
     done = _finished(target.with_suffix(".partial"), _plain(origin | recording.origin(data)), recording.fresh)
-    checkpoint = target.with_suffix(".checkpoint")
-    if not done["runs"] and recording.fresh:
-        checkpoint.unlink(missing_ok=True)
+    if recording.fresh:
+        _remove_checkpoints(target, experiment)
+    checkpoints.save(target.with_suffix(".partial"), done)  # also before the first seed: its checkpoint is of this origin
     for seed in experiment.seeds[len(done["runs"]) :]:
         start = time.perf_counter()
-        results, said = study.run(experiment, data, seed, recording, checkpoint)
+        results, said = study.run(experiment, data, seed, recording, target.with_suffix(f".{seed}.checkpoint"))
         done["runs"].append({"seed": seed, "seconds": time.perf_counter() - start, "results": _plain(results)})
         done["said"] |= {f"{seed}/{key}": classes for key, classes in said.items()}
         checkpoints.save(target.with_suffix(".partial"), done)
-        checkpoint.unlink(missing_ok=True)
+        _remove_checkpoints(target, experiment)
     return _write(target, done, recording)
+
+
+def _remove_checkpoints(target: Path, experiment: Experiment) -> None:
+    """Of every seed: whoever was killed between two steps may have left one of a seed that is finished."""
+    for seed in experiment.seeds:
+        target.with_suffix(f".{seed}.checkpoint").unlink(missing_ok=True)
+
+
+def _settled(name: str, experiment: Experiment, dataset: Dataset, recording: Recording) -> Recording:
+    """With the precision that the experiment comes to on this device: the command says it, and so repeats it elsewhere."""
+    if experiment.study == "run":
+        precision = planned(experiment, dataset, experiment.seeds[0], recording).settings.precision
+        return recording._replace(precision=precision)
+    if recording.precision not in (None, "float32"):
+        raise NoPropError(f"{name} computes in float32 alone, got precision {recording.precision}")
+    return recording._replace(precision="float32")
 
 
 def record_name(name: str, dataset: str | None) -> str:
@@ -190,11 +215,16 @@ def _write(target: Path, done: dict, recording: Recording) -> dict:
     }
     if done["said"]:
         buffer = io.BytesIO()
-        numpy.savez_compressed(buffer, **{key: classes.numpy().astype("u1") for key, classes in done["said"].items()})
+        numpy.savez_compressed(buffer, **{key: _compact(classes) for key, classes in done["said"].items()})
         write_bytes(target.with_suffix(".npz"), buffer.getvalue())
     records.write_json(target, value)
     target.with_suffix(".partial").unlink(missing_ok=True)
     return value
+
+
+def _compact(classes: Tensor) -> numpy.ndarray:
+    """Classes [N] in as few bytes as they need."""
+    return classes.numpy().astype(numpy.min_scalar_type(int(classes.max())))
 
 
 def _plain(value):

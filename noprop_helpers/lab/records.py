@@ -5,6 +5,7 @@ and their mean with its standard error and interval. ``NAME.npz`` beside it hold
 """
 
 import datetime
+import hashlib
 import json
 import math
 import subprocess
@@ -63,6 +64,14 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("-dirty" if changes.stdout else "")
+
+
+def source_checksum() -> str:
+    """``sha256:<hex>`` of this package's Python files: what ran, also where a commit does not say it."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()} {path.stat().st_size} ".encode() + path.read_bytes())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def today() -> str:
