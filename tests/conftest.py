@@ -5,6 +5,9 @@ Fixtures come by their names; functions by ``from conftest import generator``.
 
 import contextlib
 import os
+import stat
+import subprocess
+from pathlib import Path
 
 # Before torch is loaded: its threads then wait without holding a core. On a machine with other work to do, small steps on
 # two threads otherwise take ten times as long, or more.
@@ -12,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from noprop_helpers.blocks import ConvBlock, DenoisingMLP, LinearReadout, Standardize
@@ -45,8 +49,55 @@ def some_of(dataset: Dataset, num_train: int, num_test: int) -> Dataset:
     )  # fmt: skip
 
 
+def write_digits(folder: Path, num_train: int = 400, num_test: int = 50) -> None:
+    """The first digits as a data set of files, FOLDER/train/CLASS/*.png: a process reads them in no time."""
+    digits = load_dataset("digits")
+    for split, images, labels, number in (
+        ("train", digits.train_images, digits.train_labels, num_train),
+        ("test", digits.test_images, digits.test_labels, num_test),
+    ):
+        for i in range(number):
+            path = folder / split / str(labels[i].item()) / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((images[i, 0] * 255).byte().numpy()).save(path)
+
+
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+# --- Places to write to ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def device(tmp_path):
+    """Devices by name: "null", "full". Where the system lets us, copies of them: whoever may make a device could also, in a
+    test that fails, put a file in its place."""
+
+    def device(name):
+        path = tmp_path / "devices" / name
+        path.parent.mkdir(exist_ok=True)
+        try:
+            os.mknod(path, 0o666 | stat.S_IFCHR, os.stat(f"/dev/{name}").st_rdev)
+            path.write_bytes(b"")
+        except FileNotFoundError:
+            pytest.skip(f"this system has no /dev/{name}")
+        except OSError:
+            return f"/dev/{name}"
+        return str(path)
+
+    return device
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 64 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
 
 
 # --- Models -----------------------------------------------------------------------------------------------------------

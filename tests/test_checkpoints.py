@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +14,6 @@ from torch import nn
 
 from noprop_helpers import checkpoints
 from noprop_helpers.checkpoints import CheckpointError, check_same, check_writable, checksum, write_bytes
-
-FULL = Path("/dev/full")  # a device that is always full
-needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 
 
 def names_in(folder):
@@ -181,10 +177,11 @@ def test_a_link_stays_a_link(tmp_path, there):
     assert names_in(tmp_path) == ["link", "real"] and names_in(tmp_path / "real") == ["a"]
 
 
-def test_a_device_stays_a_device():
-    check_writable("/dev/null")
-    write_bytes("/dev/null", b"new")
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+def test_a_device_stays_a_device(device):
+    null = device("null")
+    check_writable(null)
+    write_bytes(null, b"new")
+    assert stat.S_ISCHR(os.stat(null).st_mode)
 
 
 def test_a_pipe_is_written_to(tmp_path):
@@ -221,10 +218,10 @@ def test_what_cannot_be_written_is_told_before_the_work(tmp_path, name, message)
     assert names_in(tmp_path) == ["file", "folder"]
 
 
-@pytest.mark.parametrize("write", [check_writable, lambda path: write_bytes(path, b"x"), lambda path: checkpoints.save(path, {})])
-def test_an_empty_name_is_no_name(write):
-    with pytest.raises(CheckpointError, match="expected the name of a file to write, got an empty one"):
-        write("")
+def test_an_empty_name_is_no_name():
+    for write in (check_writable, lambda path: write_bytes(path, b"x"), lambda path: checkpoints.save(path, {})):
+        with pytest.raises(CheckpointError, match="expected the name of a file to write, got an empty one"):
+            write("")
 
 
 def test_a_check_leaves_no_trace(tmp_path):
@@ -234,23 +231,12 @@ def test_a_check_leaves_no_trace(tmp_path):
     assert names_in(tmp_path) == ["old"] and (tmp_path / "old").read_bytes() == b"old"
 
 
-@needs_full
-def test_a_full_device_is_one_clear_line():
-    for write in (lambda: write_bytes(FULL, b"x"), lambda: checkpoints.save(FULL, {"x": torch.zeros(3)})):
-        with pytest.raises(CheckpointError, match="^cannot write /dev/full: No space left on device$"):
+def test_a_full_device_is_one_clear_line(device):
+    full = device("full")
+    for write in (lambda: write_bytes(full, b"x"), lambda: checkpoints.save(full, {"x": torch.zeros(3)})):
+        with pytest.raises(CheckpointError, match=f"^cannot write {full}: No space left on device$"):
             write()
-    assert stat.S_ISCHR(FULL.stat().st_mode)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 64 kB, where the system lets us have one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("only root can mount a small disk")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    assert stat.S_ISCHR(os.stat(full).st_mode)
 
 
 def test_a_full_disk_keeps_the_old_file(small_disk):

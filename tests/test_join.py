@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import some_of, states_equal
+from conftest import some_of, states_equal, write_digits
 
 from noprop_helpers import __main__ as cli
 from noprop_helpers import checkpoints
@@ -267,8 +267,10 @@ def test_layers_that_share_an_encoder_are_refused(tmp_path, monkeypatch, capsys)
 
 def commands_of(page):
     """The commands of a page of the book that train parts and join them, without their data set: it may be a large one."""
-    cells = json.loads((ROOT / page).read_text())["cells"] if page.endswith("ipynb") else [{"source": [(ROOT / page).read_text()]}]
-    text = "\n".join("".join(cell["source"]) for cell in cells).replace("\\\n", " ")  # lines that go on
+    text = (ROOT / page).read_text()
+    if page.endswith("ipynb"):
+        text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+    text = text.replace("\\\n", " ")  # lines that go on
     found = re.findall(r"^ *python -m noprop_helpers (train .*--layers .*|join .*)$", text, re.M)
     return [re.sub(r"--dataset \S+", "", command).split() for command in found]
 
@@ -283,7 +285,7 @@ def test_the_book_gives_a_command_for_each_part_and_one_to_join_them(page):
     assert all(one.preset == "local" for one in parsed[:2])
 
 
-SHORT = ["--epochs", "6", "--set", "hidden_dim=16", "--set", "num_centres=20", "--set", "batch_size=16", "--threads", "1"]
+SHORT = ["--epochs", "6", "--set", "hidden_dim=16", "--set", "num_centres=10", "--set", "batch_size=8", "--threads", "1"]
 
 
 def start(folder, command, *options):
@@ -305,8 +307,9 @@ def test_a_killed_part_is_started_again_alone(tmp_path, monkeypatch, capsys):
     """Two machines; one dies in the middle of its training. The other never knows, and ends. The dead one's part is started
     again by its own command with --resume, and the two make the model that they would have made undisturbed."""
     one, two, together = commands_of("book/12-layers-in-parallel.ipynb")
-    (tmp_path / "undisturbed").mkdir()
-    first, second = start(tmp_path, one, *SHORT), start(tmp_path, two, *SHORT)
+    write_digits(tmp_path / "digits")
+    options = ["--dataset", "folder:digits", *SHORT]
+    first, second = start(tmp_path, one, *options), start(tmp_path, two, *options)
     file, deadline = tmp_path / two[-1], time.monotonic() + 120
     while not file.exists() and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -317,9 +320,8 @@ def test_a_killed_part_is_started_again_alone(tmp_path, monkeypatch, capsys):
     assert "join puts the parts together" in finish(first)
     monkeypatch.chdir(tmp_path)
     assert "of 6 epochs: go on with --resume" in refused(capsys, *together)
-    again, undisturbed = start(tmp_path, two, *SHORT, "--resume"), start(tmp_path / "undisturbed", two, *SHORT)
+    again, undisturbed = start(tmp_path, two, *options, "--resume"), start(tmp_path, two, *options, "--checkpoint", "c.pt")
     finish(again), finish(undisturbed)
-    assert cli.main(together) == 0 and "digits local: test accuracy" in capsys.readouterr().out
-    straight = join([tmp_path / "a.pt", tmp_path / "undisturbed" / "b.pt"])
-    resumed = load_trained(tmp_path / "whole.pt")
+    assert cli.main(together) == 0 and "folder:digits local: test accuracy" in capsys.readouterr().out
+    straight, resumed = join(["a.pt", "c.pt"]), load_trained("whole.pt")
     assert states_equal(resumed.model, straight.model) and torch.equal(resumed.history, straight.history)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Iterator, NamedTuple
 
 import torch
+from conftest import write_digits
 
 from noprop_helpers import checkpoints
 
@@ -24,10 +25,10 @@ EPOCHS = 6
 # A trained encoder and a learning-rate cycle; dropped features; blocks with dropout and BatchNorm; continuous time.
 # Small batches make an epoch so long that a kill lands within it.
 KINDS = {
-    "shared": ["--preset", "shared", "--set", "batch_size=32"],
-    "local": ["--preset", "local", "--set", "num_centres=20", "--set", "batch_size=16"],
-    "paper-dt": ["--preset", "paper", "--set", "num_steps=2"],
-    "paper-ct": ["--variant", "ct", "--set", "num_steps=2", "--set", "batch_size=64"],
+    "shared": ["--preset", "shared", "--set", "batch_size=16"],
+    "local": ["--preset", "local", "--set", "num_centres=10", "--set", "batch_size=8"],
+    "paper-dt": ["--preset", "paper", "--set", "num_steps=2", "--set", "batch_size=64"],
+    "paper-ct": ["--variant", "ct", "--set", "num_steps=2", "--set", "batch_size=32"],
 }
 
 
@@ -39,17 +40,14 @@ class Kill(NamedTuple):
     same: bool
 
 
-def command(kind: str, file: Path, *options: str) -> list[str]:
-    """One thread: its sums have one order, whatever else the machine does."""
-    train = [sys.executable, "-m", "noprop_helpers", "train", "--epochs", str(EPOCHS), "--device", "cpu", "--threads", "1"]
-    return [*train, "--precision", "float32", *KINDS[kind], "--checkpoint", str(file), *options]
-
-
 def start(kind: str, file: Path, *options: str) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    """One thread: its sums have one order, whatever else the machine does."""
+    how = ["--epochs", str(EPOCHS), "--device", "cpu", "--threads", "1", "--precision", "float32", *KINDS[kind]]
+    files = ["--dataset", f"folder:{file.parent / 'digits'}", "--checkpoint", str(file)]
     return subprocess.Popen(
-        command(kind, file, *options), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "noprop_helpers", "train", *how, *files, *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -117,6 +115,7 @@ def kill(kind: str, file: Path, expected: tuple[str, dict], moment: random.Rando
 def kills(number: int, folder: Path, seed: int = 0) -> Iterator[Kill]:
     """Kill ``number`` runs, of each kind in turn, two at a time: yields what became of each."""
     kinds = [list(KINDS)[i % len(KINDS)] for i in range(number)]
+    write_digits(folder / "digits")
     with ThreadPoolExecutor(2) as pool:
         needed = sorted(set(kinds))
         whole = dict(zip(needed, pool.map(lambda kind: uninterrupted(kind, folder), needed)))
@@ -136,17 +135,17 @@ def test_the_comparison_can_fail():
     assert same(a, {key: dict(value) for key, value in a.items()})
     nearly = torch.zeros(2)
     nearly[1] = 1e-45  # the smallest float there is
-    for b in (
-        a | {"state": {"w": nearly}}, a | {"state": {}}, a | {"optimizer": a["optimizer"] | {"groups": [{"lr": 0.2}]}},
-        a | {"optimizer": a["optimizer"] | {"groups": []}}, a | {"optimizer": {**a["optimizer"], "state": {0: {"step": torch.tensor(2.0)}}}},
-    ):  # fmt: skip
-        assert not same(a, b)
+    stepped = {0: {"step": torch.tensor(2.0)}}
+    for changed in ({"groups": [{"lr": 0.2}]}, {"groups": []}, {"state": stepped}):
+        assert not same(a, a | {"optimizer": a["optimizer"] | changed})
+    for state in ({"w": nearly}, {}):
+        assert not same(a, a | {"state": state})
 
 
 if __name__ == "__main__":
-    failed = 0
+    failed, number = 0, int(sys.argv[1]) if len(sys.argv) > 1 else 20
     with tempfile.TemporaryDirectory() as folder:
-        for i, one in enumerate(kills(int(sys.argv[1]) if len(sys.argv) > 1 else 20, Path(folder)), start=1):
+        for i, one in enumerate(kills(number, Path(folder)), start=1):
             verdict = "the same bits" if one.same else "OTHER BITS"
             print(f"{i:3d}  {one.kind:9s} killed with {one.done} of {EPOCHS} epochs in its file: {verdict}", flush=True)
             failed += not one.same

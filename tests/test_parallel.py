@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_dt, states_equal
+from conftest import small_dt, states_equal, write_digits
 
 from noprop_helpers import NoPropError, checkpoints
 from noprop_helpers import __main__ as cli
@@ -119,10 +119,11 @@ def test_gather_gives_everybody_every_layer(tmp_path):
     of the second, counters of BatchNorm included, and the readout of whoever has layer 1; all else stays."""
     code, port = GATHER.format(tests=str(Path(__file__).parent), folder=str(tmp_path)), free_port()
     variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    environments = [os.environ | variables | {"RANK": rank} for rank in "01"]
     processes = [
-        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ | variables | {"RANK": rank}, stderr=subprocess.PIPE)
-        for rank in "01"
-    ]  # fmt: skip
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+        for environment in environments
+    ]
     for process in processes:
         _, complaint = process.communicate(timeout=120)
         assert process.returncode == 0, complaint.decode()
@@ -140,15 +141,15 @@ def test_gather_gives_everybody_every_layer(tmp_path):
 
 
 def launched(folder, *options):
-    """The command that the chapter gives for a launcher, on digits, short, with files in a folder; one thread a process."""
+    """The command that the chapter gives for a launcher, on a folder's digits, short, with one thread a process."""
     cells = json.loads((ROOT / "book" / "12-layers-in-parallel.ipynb").read_text())["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells).replace("\\\n", " ")  # lines that go on
     (command,) = re.findall(r"^ *torchrun (.* -m noprop_helpers train .*)$", text, re.M)
     command = command.replace("--dataset mnist", "").replace("-m noprop_helpers", "--standalone -m noprop_helpers")
-    short = ["--epochs", "6", "--set", "hidden_dim=16", "--set", "num_centres=20", "--set", "batch_size=16", "--device", "cpu"]
+    short = ["--epochs", "6", "--set", "hidden_dim=16", "--set", "num_centres=10", "--set", "batch_size=8", "--threads", "1"]
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *command.split(), *short, "--threads", "1", *options],
+        [sys.executable, "-m", "torch.distributed.run", *command.split(), "--dataset", "folder:digits", *short, *options],
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -162,6 +163,7 @@ def trainers(launcher):
 def test_a_launcher_makes_the_model_that_its_parts_make(tmp_path):
     """Two processes of torchrun. One is killed; the launcher stops the other; with --resume both go on from their own files,
     exchange their layers, and say what the files say, put together by ``join``."""
+    write_digits(tmp_path / "digits")
     first = launched(tmp_path)
     files = [rank_file(tmp_path / "run.pt", rank, 2) for rank in (0, 1)]
     deadline = time.monotonic() + 120
@@ -173,8 +175,8 @@ def test_a_launcher_makes_the_model_that_its_parts_make(tmp_path):
     assert all(1 <= len(checkpoints.load(file)["history"]) for file in files)
     assert len(checkpoints.load(files[1])["history"]) < 6
 
-    (tmp_path / "undisturbed").mkdir()
-    again, undisturbed = launched(tmp_path, "--resume", "--json", "out.json"), launched(tmp_path / "undisturbed")
+    again = launched(tmp_path, "--resume", "--json", "out.json")
+    undisturbed = launched(tmp_path, "--checkpoint", "undisturbed.pt")
     said = []
     for process in (again, undisturbed):
         out, complaints = process.communicate(timeout=180)
@@ -183,9 +185,9 @@ def test_a_launcher_makes_the_model_that_its_parts_make(tmp_path):
         said.append(out.split(" after ")[0])
     assert said[0] == said[1]
     joined = join(files)
-    assert states_equal(joined.model, join([tmp_path / "undisturbed" / file.name for file in files]).model)
+    assert states_equal(joined.model, join([rank_file(tmp_path / "undisturbed.pt", rank, 2) for rank in (0, 1)]).model)
     told = json.loads((tmp_path / "out.json").read_text())
-    results, _ = measured(joined.model, joined.run, load_dataset("digits"))
+    results, _ = measured(joined.model, joined.run, load_dataset(f"folder:{tmp_path / 'digits'}"))
     assert told["test_accuracy"] == results["test_accuracy"] and told["top_layer_accuracy"] == results["top_layer_accuracy"]
     assert told["processes"] == 2 and told["run"]["settings"]["layers"] is None
     with pytest.raises(checkpoints.CheckpointError, match="holds layers 1, 2, 3, 4, 5 alone"):

@@ -37,7 +37,7 @@ def published_part(dataset: Dataset, recording: Recording, repeats: int = 5) -> 
         accuracy(model, *test, torch.Generator(recording.device).manual_seed(2)) for model in (turns.fast, turns.literal.model)
     ]
     # The published loop also computes the first layers' input gradients, for its CNN; with fixed features nobody needs them.
-    needed = _operations(turns.fast, len(images), with_input_gradients=False)
+    needed = operations(turns.fast, len(images), with_input_gradients=False)
     shares = {"gemm_fraction": turns.operations, "gemm_fraction_needed": needed}
     return [
         row("published_epoch", ours, "s", "published loop, one epoch", theirs),
@@ -58,7 +58,7 @@ class _Turns:
     def __init__(self, dataset: Dataset, device: str):
         self.device, self.fast = device, published_model(dataset, seed=0).to(device)
         self.literal = LiteralRun(dataset, Settings(), device)
-        self.operations = _operations(self.fast, len(dataset.train_labels), with_input_gradients=True)
+        self.operations = operations(self.fast, len(dataset.train_labels), with_input_gradients=True)
         self.product = matmul_flops(2048, device=device)
         self.ours, self.theirs, self.ceiling, self.products = [], [], [], []
         self.start = 0.0
@@ -74,7 +74,7 @@ class _Turns:
         self.start = time.perf_counter()
 
 
-def _operations(model: NoPropDT, num_images: int, with_input_gradients: bool) -> int:
+def operations(model: NoPropDT, num_images: int, with_input_gradients: bool) -> int:
     """Floating-point operations of one epoch of the published layers."""
     hidden, inputs = model.layers[0].mlp[0].weight.shape
     return model.num_layers * mlp_flops(num_images, (inputs, hidden, len(model.W)), with_input_gradients)

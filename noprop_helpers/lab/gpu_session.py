@@ -19,7 +19,7 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Sequence
 
 import torch
 
@@ -38,14 +38,13 @@ PACKED = (".json", ".npz", ".partial", ".log")
 
 
 class Step(NamedTuple):
-    """A name, minutes that it may take, and its jobs: names of experiments, or of ``OTHER_JOBS``."""
+    """A name, minutes that it may take, and its jobs: experiments, and what ``job_command`` and ``do`` know beside them."""
 
     name: str
     minutes: float
     jobs: tuple[str, ...]
 
 
-OTHER_JOBS = ("environment", "tests", "bench_gpu")
 _FIRST = (
     Step("check", 2, ("environment", "tests")),
     Step("bench", 5, ("bench_gpu",)),
@@ -67,7 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     options.output, options.scratch = Path(options.output).resolve(), Path(options.scratch).resolve()
     try:
-        return do(options) if options.job else session(options)
+        if options.job:
+            return do(options)
+        _check(options)
+        return session(options, steps(options.toy, options.only), job_command)
     except (NoPropError, CheckpointError) as error:
         print(f"gpu_session: {error}", file=sys.stderr)
         return 2
@@ -78,13 +80,14 @@ def main(arguments: list[str] | None = None) -> int:
 # --- The session ------------------------------------------------------------------------------------------------------
 
 
-def session(options: argparse.Namespace) -> int:
-    """Run the jobs that are not done, each in a process of its own, and say what there is and what is left."""
-    _check(options)
+def session(options: argparse.Namespace, steps: Sequence[Step], command: Callable) -> int:
+    """Run the jobs that are not done, each in a process of its own, and say what there is and what is left.
+
+    ``command(job, options)``: the words of a process's command.
+    """
     end = time.monotonic() + 60 * options.minutes
-    told = options.scratch / "session.json"
-    outcomes = records.read_json(told) if told.exists() else {}
-    for step in steps(options.toy, options.only):
+    told, outcomes = _earlier(options)
+    for step in steps:
         until = min(end, time.monotonic() + 60 * step.minutes)
         for job in step.jobs:
             if _done(outcomes, job) or time.monotonic() >= until:
@@ -92,10 +95,10 @@ def session(options: argparse.Namespace) -> int:
             start = time.monotonic()
             code = run(command(job, options), options.scratch / f"{job}.log", until, lambda: pack(options))
             outcomes[job] = {"exit": code, "seconds": round(time.monotonic() - start, 1)}
-            records.write_json(told, outcomes)
+            records.write_json(options.scratch / "session.json", told | {"jobs": outcomes})
             pack(options)
             print(f"{step.name}: {job} {_said(job, options, **outcomes[job])}", flush=True)
-    left = [job for step in STEPS for job in step.jobs if not _done(outcomes, job)]
+    left = [job for step in steps for job in step.jobs if not _done(outcomes, job)]
     print(f"done: {', '.join(job for job in outcomes if _done(outcomes, job)) or 'nothing'}")
     print(f"left: {', '.join(left) or 'nothing'}")
     print(f"all of it is in {options.output / 'records.zip'}")
@@ -159,6 +162,20 @@ def _check(options: argparse.Namespace) -> None:
     check_writable(options.output / "records.zip")
 
 
+def _earlier(options: argparse.Namespace) -> tuple[dict, dict]:
+    """What this session is of, and the outcomes of the jobs of earlier ones, which must be of the same."""
+    told = {"commit": options.commit or records.git_commit(), "source": records.source_checksum(), "toy": options.toy}
+    file = options.scratch / "session.json"
+    if not file.exists():
+        return told, {}
+    earlier = records.read_json(file)
+    try:
+        checkpoints.check_same(earlier, told, file)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; name another --scratch, or empty this one") from None
+    return told, earlier["jobs"]
+
+
 def _done(outcomes: dict, job: str) -> bool:
     return job in outcomes and outcomes[job]["exit"] == 0
 
@@ -175,17 +192,20 @@ def _said(job: str, options: argparse.Namespace, exit: int | None, seconds: floa
 
 def _seeds(job: str, options: argparse.Namespace) -> str:
     """How many seeds of an unfinished record are kept."""
-    if job in OTHER_JOBS:
+    if job not in EXPERIMENTS:
         return ""
     partial = options.scratch / f"{record_name(job, dataset_of(job, options))}.partial"
-    done = len(checkpoints.load(partial)["runs"]) if partial.exists() else 0
+    try:
+        done = len(checkpoints.load(partial)["runs"])
+    except CheckpointError:  # it came to none, or the job will say what is wrong with it
+        done = 0
     return f" with {done} of {len(experiments(options.toy)[job].seeds)} seeds"
 
 
 # --- A job, in a process of its own -----------------------------------------------------------------------------------
 
 
-def command(job: str, options: argparse.Namespace) -> list[str]:
+def job_command(job: str, options: argparse.Namespace) -> list[str]:
     """The command of a job's process."""
     if job == "tests":
         quick = ["-k", "warmed_up"] if options.toy else []

@@ -140,7 +140,7 @@ def record(
 ) -> dict:
     """Run an experiment over its seeds and write ``folder/NAME.json`` and ``folder/NAME.npz``.
 
-    ``dataset`` replaces the experiment's own; the record is then called NAME@DATASET. Each finished seed is kept in
+    ``dataset`` replaces the experiment's own; the record is then called ``NAME@DATASET``. Each finished seed is kept in
     ``NAME.partial``, long training in ``NAME.SEED.checkpoint``: an interrupted recording goes on where it stopped. Raises
     CheckpointError where what is kept is of another code, machine or data, unless ``fresh`` says to begin anew, and
     NoPropError for a precision that the experiment does not know.

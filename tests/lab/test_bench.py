@@ -136,11 +136,12 @@ def test_rows_of_other_code_or_data_are_refused_unless_told_to_forget_them(how, 
     assert names(rows) == (["a_row"] if "only" in how else ["a_row", "b_row", "c_row"])
 
 
-def test_one_part_alone_leaves_the_others_rows(few_digits, tmp_path):
+@pytest.mark.parametrize("resume", [False, True])
+def test_one_part_alone_is_measured_anew_and_leaves_the_others_rows(resume, few_digits, tmp_path):
     calls = []
     run_suite(suite_of(calls), few_digits, recording_in(tmp_path))
     calls.clear()
-    rows = run_suite(suite_of(calls, {"b": 20.0}), few_digits, recording_in(tmp_path), only="b")
+    rows = run_suite(suite_of(calls, {"b": 20.0}), few_digits, recording_in(tmp_path), only="b", resume=resume)
     assert calls == ["b"] and [(r["name"], r["value"]) for r in rows] == [("a_row", 1.0), ("b_row", 20.0), ("c_row", 3.0)]
     assert read(tmp_path)["rows"] == rows
     with pytest.raises(NoPropError, match="the suite try has no part 'd'; choose one of a, b, c"):

@@ -181,13 +181,15 @@ def test_float32_rows_say_whether_tf32_is_on(three_classes):
     assert {name: way.tf32 for name, way in WAYS.items() if way.tf32 is not None} == {"loop_float32": False, "loop_tf32": True}
 
 
-def test_a_step_is_timed_by_itself_and_in_turns(three_classes):
-    """Each way is called in every round; a timing's seconds are shared out among its steps."""
+def test_steps_are_timed_in_turns_and_a_timing_is_shared_out_among_its_steps(monkeypatch):
     calls = []
     ways = {name: lambda name=name: calls.append(name) for name in ("a", "b")}
-    times = gpu._per_step(ways, TOY._replace(repeats=2, steps=3), "cpu")
+    sizes = TOY._replace(repeats=2, steps=3)
+    times = gpu._per_step(ways, sizes, "cpu")
     assert calls == 3 * ["a", "a", "a", "b", "b", "b"]  # one round to warm up, two measured
     assert {name: len(values) for name, values in times.items()} == {"a": 2, "b": 2}
+    monkeypatch.setattr(gpu, "alternate", lambda ways, repeats, warmup, device: {name: [0.3, 0.6] for name in ways})
+    assert gpu._per_step(ways, sizes, "cpu") == {name: pytest.approx([100.0, 200.0]) for name in ways}
 
 
 # --- Graphs ---

@@ -1,10 +1,8 @@
 """The session on a GPU, rehearsed: all its steps at toy size, and what becomes of jobs that fail or take too long."""
 
 import argparse
-import io
 import json
 import math
-import signal
 import sys
 import time
 import zipfile
@@ -13,9 +11,10 @@ import pytest
 import torch
 
 from noprop_helpers import NoPropError, checkpoints
-from noprop_helpers.lab import gpu_session
+from noprop_helpers.checkpoints import CheckpointError
+from noprop_helpers.lab import bench, gpu_session
 from noprop_helpers.lab.experiments import EXPERIMENTS
-from noprop_helpers.lab.gpu_session import STEPS, command, dataset_of, experiments, main, pack, run, steps
+from noprop_helpers.lab.gpu_session import STEPS, Step, dataset_of, experiments, job_command, main, pack, run, session, steps
 
 JOBS = [job for step in STEPS for job in step.jobs]
 
@@ -42,32 +41,35 @@ def words(tmp_path, *more):
 # --- The rehearsal ---
 
 
-def test_a_rehearsal_records_everything_and_is_not_done_twice(tmp_path, capsys, monkeypatch):
+def test_a_rehearsal_records_everything_and_nothing_twice(tmp_path, capsys, monkeypatch):
+    """In real processes; the experiments of the other steps, which differ by their names, in this one, to save the time."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert main(words(tmp_path)) == 0
-    said = capsys.readouterr().out
-    wanted = [job for step in steps(True, None) for job in step.jobs]
-    assert [line.split()[1] for line in said.splitlines()[: len(wanted)]] == wanted
-    assert f"done: {', '.join(wanted)}\n" in said, said
-    files = packed(tmp_path)
-    for job in wanted:
-        assert f"{job}.log" in files
-    for job in wanted[3:]:  # after environment, tests and bench_gpu: experiments
+    only = ["--only", "check", "bench", "rest"]
+    assert main(words(tmp_path, *only)) == 0
+    said = capsys.readouterr().out.splitlines()
+    wanted = ["environment", "tests", "bench_gpu", "mnist_dt_learned"]
+    assert [line.split()[1:3] for line in said[:4]] == [[job, "done"] for job in wanted], said
+    assert said[4:6] == [f"done: {', '.join(wanted)}", "left: nothing"]
+    for job in JOBS[3:10]:
+        assert main(words(tmp_path, "--job", job)) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "scratch").iterdir()}
+    assert main(words(tmp_path, *only)) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "scratch").iterdir()} == before
+    pack(options_in(tmp_path))
+    check_rehearsal(packed(tmp_path), wanted)
+
+
+def check_rehearsal(files, in_processes):
+    assert b"1 passed" in files["tests.log"] and not any(name.endswith(".checkpoint") for name in files)
+    assert [code["exit"] for code in json.loads(files["session.json"])["jobs"].values()] == [0] * len(in_processes)
+    bench = json.loads(files["bench_gpu.json"])
+    assert not any("error" in row for row in bench["rows"])
+    assert {"environment", "step_loop", "inference", "time_dt_0", "medians"} <= {row["part"] for row in bench["rows"]}
+    for job in [*JOBS[3:10], "mnist_dt_learned"]:
         record = json.loads(files[f"{job}.json"])
         assert record["experiment"] == job and record["git_commit"] == "abc" and len(record["runs"]) == 1
         assert record["run"]["settings"]["epochs"] == 1 and record["dataset"]["name"] == "digits"
         assert 0 <= record["summary"]["test_accuracy"]["mean"] <= 1 and f"{job}.npz" in files
-    bench = json.loads(files["bench_gpu.json"])
-    parts = {row["part"] for row in bench["rows"]}
-    assert not any("error" in row for row in bench["rows"]) and {"environment", "step_loop", "inference", "time_dt_0"} <= parts
-    assert b"1 passed" in files["tests.log"] and {job: code["exit"] for job, code in json.loads(files["session.json"]).items()} == (
-        dict.fromkeys(wanted, 0)
-    )
-    assert not any(name.endswith(".checkpoint") for name in files)
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "scratch").iterdir()}
-    assert main(words(tmp_path)) == 0
-    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "scratch").iterdir()} == before
-    assert capsys.readouterr().out.startswith("done: ")
 
 
 def test_steps_come_in_the_order_of_their_worth():
@@ -95,36 +97,48 @@ def test_a_rehearsal_differs_in_sizes_alone():
 # --- What may go wrong ---
 
 
-def fails(tmp_path, monkeypatch, code, **changes):
+def in_two_jobs(tmp_path, code, minutes=1.0):
     """A session of two jobs, of which the first one is ``code``, and the second one prints."""
     programs = {"one": code, "two": "print('done well')"}
-    monkeypatch.setattr(gpu_session, "STEPS", (gpu_session.Step("only", changes.pop("minutes", 1), ("one", "two")),))
-    monkeypatch.setattr(gpu_session, "command", lambda job, options: [sys.executable, "-c", programs[job]])
-    return gpu_session.session(options_in(tmp_path, **changes))
+    two = [Step("only", minutes, ("one", "two"))]
+    return session(options_in(tmp_path), two, lambda job, options: [sys.executable, "-c", programs[job]])
 
 
-def test_a_job_that_fails_takes_nothing_with_it(tmp_path, monkeypatch, capsys):
-    assert fails(tmp_path, monkeypatch, "print('begun'); raise SystemExit('no such thing')") == 0
+def test_a_job_that_fails_takes_nothing_with_it(tmp_path, capsys):
+    assert in_two_jobs(tmp_path, "print('begun'); raise SystemExit('no such thing')") == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("only: one failed in") and said[0].endswith("with code 1: no such thing")
     assert said[1].startswith("only: two done in") and said[2:4] == ["done: two", "left: one"]
     files = packed(tmp_path)
-    assert files["one.log"] == b"begun\nno such thing\n" and json.loads(files["session.json"])["one"]["exit"] == 1
-    assert fails(tmp_path, monkeypatch, "print('better')") == 0  # it is tried again; what is done is not
+    assert files["one.log"] == b"begun\nno such thing\n" and json.loads(files["session.json"])["jobs"]["one"]["exit"] == 1
+    assert in_two_jobs(tmp_path, "print('better')") == 0  # it is tried again; what is done is not
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("only: one done") and said[1:3] == ["done: one, two", "left: nothing"]
     assert packed(tmp_path)["one.log"].endswith(b"better\n") and packed(tmp_path)["two.log"] == b"done well\n"
 
 
-def test_a_job_is_stopped_when_the_time_is_up_and_goes_on_next_time(tmp_path, monkeypatch, capsys):
+def test_a_job_is_stopped_when_the_time_is_up_and_goes_on_next_time(tmp_path, capsys):
     code = "import time; print('begun', flush=True); time.sleep(60)"
     start = time.monotonic()
-    monkeypatch.setattr(gpu_session, "_seeds", lambda job, options: " with 1 of 3 seeds")
-    assert fails(tmp_path, monkeypatch, code, minutes=2 / 60) == 0 and time.monotonic() - start < 30
+    assert in_two_jobs(tmp_path, code, minutes=2 / 60) == 0 and time.monotonic() - start < 30
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("only: one stopped after") and said[0].endswith("with 1 of 3 seeds; it goes on next time")
+    assert said[0].startswith("only: one stopped after") and said[0].endswith(" s; it goes on next time")
     assert said[1:3] == ["done: nothing", "left: one, two"]
     assert b"begun" in packed(tmp_path)["one.log"] and b"KeyboardInterrupt" in packed(tmp_path)["one.log"]
+
+
+def test_a_folder_of_another_session_is_refused(tmp_path, capsys):
+    """Its jobs are done, but of other code."""
+    in_two_jobs(tmp_path, "pass")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "scratch").iterdir()}
+    for changed in ({"commit": "def"}, {"toy": False}):
+        with pytest.raises(CheckpointError, match="session.json has .*; name another --scratch, or empty this one"):
+            session(options_in(tmp_path, **changed), [], job_command)
+    told = json.loads(before["session.json"])
+    (tmp_path / "scratch" / "session.json").write_text(json.dumps(told | {"source": "sha256:0"}))
+    assert main(words(tmp_path, "--only", "mnist")) == 2 and "has source sha256:0" in capsys.readouterr().err
+    (tmp_path / "scratch" / "session.json").write_bytes(before["session.json"])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "scratch").iterdir()} == before
 
 
 def test_kept_seeds_are_counted(tmp_path):
@@ -195,18 +209,16 @@ def test_cifar10_may_be_a_copy(tmp_path, monkeypatch):
 
 def test_the_commands_of_the_jobs(tmp_path):
     options = options_in(tmp_path, toy=False, data_root="data")
-    tests = command("tests", options)
+    tests = job_command("tests", options)
     assert tests[1:3] == ["-m", "pytest"] and "tests/test_graphs.py" in tests and "-k" not in tests
-    words = command("mnist_dt_one_hot", options)
-    parsed = gpu_session._parser().parse_args(words[3:])
-    assert words[:3] == [sys.executable, "-m", "noprop_helpers.lab.gpu_session"] and parsed.job == "mnist_dt_one_hot"
+    experiment = job_command("mnist_dt_one_hot", options)
+    parsed = gpu_session._parser().parse_args(experiment[3:])
+    assert experiment[:3] == [sys.executable, "-m", "noprop_helpers.lab.gpu_session"] and parsed.job == "mnist_dt_one_hot"
     assert parsed.commit == "abc" and not parsed.toy and parsed.scratch == str(options.scratch)
     assert parsed.data_root.startswith("/")  # a job runs in another folder
 
 
 def test_a_benchmark_with_a_failed_row_is_not_done(tmp_path, monkeypatch, capsys):
-    from noprop_helpers.lab import bench
-
     def broken(dataset, recording):
         raise RuntimeError("out of memory")
 
@@ -219,9 +231,8 @@ def test_a_benchmark_with_a_failed_row_is_not_done(tmp_path, monkeypatch, capsys
 def test_records_of_another_machine_are_not_touched(tmp_path, monkeypatch, capsys):
     """Its finished seeds are refused in one line, and stay."""
     partial = tmp_path / "scratch" / "mnist_dt_one_hot.partial"
-    options = options_in(tmp_path)
+    options_in(tmp_path)  # makes the folders
     checkpoints.save(partial, {"origin": {"experiment": "mnist_dt_one_hot"}, "runs": [{"seed": 0}], "said": {}})
     before = partial.read_bytes()
     assert main(words(tmp_path, "--job", "mnist_dt_one_hot")) == 2
     assert "finished seeds are kept there" in capsys.readouterr().err and partial.read_bytes() == before
-    assert options.toy and signal.SIGINT and io.BytesIO
