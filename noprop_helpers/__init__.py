@@ -1,8 +1,15 @@
 """Helpers of The NoProp Book: layer-local training by denoising labels.
 
-Each of ``schedules``, ``diffusion``, ``embeddings``, ``blocks``, ``features``, ``losses``, ``samplers`` and
-``layerwise`` is one file that imports PyTorch and the standard library only: copy the one you need.
-``noprop`` composes them into a model; ``python -m noprop_helpers`` trains it from a shell.
+The mathematics stands in leaf modules, each one file that imports PyTorch and the standard library only: copy the one you
+need. ``noprop`` composes them into models, ``training`` trains these, ``runs`` goes from data to numbers, and
+``python -m noprop_helpers`` does so from a shell. ``lab`` holds the book's own experiments.
 """
 
 __version__ = "0.1.0"
+
+
+class NoPropError(ValueError):
+    """Something asked for does not exist or does not fit; the message is one line that says what to do.
+
+    Raised above the leaf modules, whose own checks raise plain ValueError. The command line shows these without a traceback.
+    """

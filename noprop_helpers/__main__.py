@@ -1,27 +1,44 @@
-"""Command line: ``python -m noprop_helpers train | record | bench``. Exit code 2 and one line on bad arguments or data."""
+"""Command line: ``python -m noprop_helpers train | join | record | bench``. One clear line on bad arguments or data."""
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
+from pathlib import Path
+from typing import Sequence
 
 import torch
 from tqdm import tqdm
 
-from . import records
-from .benchmark import table
-from .data import dataset_checksum, load_dataset
-from .experiments import EXPERIMENTS, record, train_model
-from .parallel import this_process
-from .suites import SUITES
-from .training import EMBEDDINGS, PRESETS, VARIANTS
+from . import NoPropError, parallel
+from .benchmark import peak_memory_mib, table
+from .checkpoints import CheckpointError, check_writable
+from .data import Dataset, load_dataset
+from .lab import bench as benches
+from .lab import records
+from .lab.experiments import EXPERIMENTS
+from .lab.recording import Recording, record
+from .layerwise import layers_for_rank
+from .recipes import EMBEDDINGS, RECIPES
+from .runs import Run, as_data, description, join, measured, num_parameters, plan, run, save_trained, trained
+from .settings import PRECISIONS, layer_numbers
+from .training import Keeper
+
+VARIANTS = ("dt", "ct", "fm", "backprop", "adjoint")
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run a command: -> exit code, 0, 2 for a fault of arguments or data, 130 for an interruption."""
+    if sys.stderr is None:  # closed, as a scheduler may leave it
+        sys.stderr = open(os.devnull, "w")
     options = _parser().parse_args(arguments)
     try:
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        options.device = _device(options.device)
         return options.command(options)
-    except ValueError as error:
+    except (NoPropError, CheckpointError) as error:
         print(f"noprop_helpers: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -29,84 +46,155 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
 def train(options: argparse.Namespace) -> int:
-    rank, world_size = this_process()
-    device = _device(options.device)
-    if device == "cuda" and world_size > 1:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    preset = options.preset or ("shared" if options.variant == "dt" and options.embedding == "one_hot" else "paper")
+    rank, world_size = parallel.this_process()
+    _check_files(options.json, options.checkpoint)
+    if options.checkpoint and not options.resume and world_size == 1 and Path(options.checkpoint).is_file():
+        raise CheckpointError(f"{options.checkpoint} exists: go on from it with --resume, or name another file")
     if options.resume and not options.checkpoint:
-        raise ValueError("--resume needs --checkpoint FILE, the file to resume from")
-    for path in filter(None, (options.json, options.checkpoint)):
-        records.check_writable(path)
+        raise NoPropError("--resume needs --checkpoint FILE, the file to resume from")
     dataset = load_dataset(options.dataset, options.data_root, progress=sys.stderr.isatty())
-    model, result = train_model(
-        dataset, preset, variant=options.variant, embedding=options.embedding, seed=options.seed, epochs=options.epochs,
-        device=device, progress=progress_bar, checkpoint=options.checkpoint, resume=options.resume,
-        rank=rank, world_size=world_size,
-    )  # fmt: skip
-    if rank > 0:
-        return 0  # the first process speaks for all
-    top = f" (top layer alone {100 * result['top_layer_accuracy']:.2f} %)" if "top_layer_accuracy" in result else ""
-    print(
-        f"{dataset.name} {options.variant}/{preset}: test accuracy {100 * result['test_accuracy']:.2f} %{top} after "
-        f"{result['epochs']} epochs, {result['train_seconds']:.1f} s training on {device}, seed {options.seed}; "
-        f"{model.locality}" + (f", in {world_size} processes" if world_size > 1 else "")
+    planned = plan(dataset, _recipe(options), _changes(options))
+    if world_size > 1:
+        return _train_share(options, planned, dataset, rank, world_size)
+    if planned.settings.layers is not None and not options.checkpoint:
+        raise NoPropError("--layers needs --checkpoint FILE, for join to put the parts together")
+    result = run(
+        planned, dataset, device=options.device, checkpoint=options.checkpoint, resume=options.resume, progress=progress_bar
     )
-    if options.json:
-        details = {
-            "dataset": dataset.name,
-            "variant": options.variant,
-            "preset": preset,
-            "embedding": options.embedding,
-        }
-        details |= {"layer_local": model.layer_local, "processes": world_size}
-        memory = {"peak_memory_mib": round(records.peak_memory_mib(device), 1), "date": records.today()}
-        records.write_json(options.json, details | result | memory | records.environment(device))
+    if planned.settings.layers is not None:
+        seconds, layers = result.results["train_seconds"], ", ".join(map(str, planned.settings.layers))
+        _say(f"layers {layers}, trained in {seconds:.1f} s, are in {options.checkpoint}: join puts the parts together")
+        return 0
+    return _report(options, planned, dataset, result.model, result.results)
+
+
+def _train_share(options: argparse.Namespace, planned: Run, dataset: Dataset, rank: int, world_size: int) -> int:
+    """Under torchrun: this process's layers, then those of all others; the first process speaks for all."""
+    if options.device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    if planned.settings.layers is not None:
+        raise NoPropError("--layers and torchrun would both say which layers are trained here; leave one of them out")
+    if world_size > planned.model.num_steps:
+        raise NoPropError(f"{world_size} processes are more than the {planned.model.num_steps} layers; start fewer")
+    file = options.checkpoint and parallel.rank_file(options.checkpoint, rank, world_size)
+    share = layers_for_rank(planned.model.num_steps, rank, world_size)
+    settings = dataclasses.replace(planned.settings.on(options.device), layers=tuple(share))
+    part = dataclasses.replace(planned, settings=settings)
+    keeper = Keeper(file, options.resume and file.is_file(), about=description(part, dataset))
+    model, losses = trained(part, dataset, options.device, keeper, progress_bar)
+    parallel.gather_layers(model, rank, world_size)
+    if rank > 0:
+        return 0
+    results, _ = measured(model, planned, dataset, options.device)
+    results |= {"train_seconds": keeper.seconds, "processes": world_size}
+    return _report(options, planned, dataset, model, results)
+
+
+def _recipe(options: argparse.Namespace) -> str:
+    """The recipe that --recipe, or --preset with --variant, name."""
+    if options.preset not in (None, "paper") and (options.variant != "dt" or options.embedding not in (None, "one_hot")):
+        raise NoPropError(
+            f"the preset {options.preset} is dt with one_hot embeddings; "
+            f"for {options.variant}, {options.embedding or 'one_hot'} take the preset paper"
+        )
+    one_hot = options.embedding in (None, "one_hot")
+    preset = options.preset or ("shared" if options.variant == "dt" and one_hot else "paper")
+    return f"paper-{options.variant}" if preset == "paper" else preset
+
+
+def _changes(options: argparse.Namespace) -> dict[str, str]:
+    """Settings given on the command line: name -> text."""
+    given = [(name, getattr(options, name)) for name in ("seed", "epochs", "precision", "layers")]
+    if _recipe(options).startswith("paper-"):  # the others know one embedding, which need not be said
+        given.append(("embedding", options.embedding))
+    changes = {name: str(value) for name, value in given if value is not None}
+    for pair in options.set:
+        name, equals, text = (part.strip() for part in pair.partition("="))
+        if not equals:
+            raise NoPropError(f"--set: expected NAME=VALUE, as learning_rate=3e-3, got {pair!r}")
+        if changes.setdefault(name, text) != text:
+            raise NoPropError(f"{name} is given twice, as {changes[name]} and as {text}")
+    return changes
+
+
+def _report(options: argparse.Namespace, planned: Run, dataset: Dataset, model, results: dict) -> int:
+    """Write the JSON, then say the result in one line."""
+    planned = dataclasses.replace(planned, settings=planned.settings.on(options.device))
+    settings = planned.settings
+    if options.json is not None:
+        told = {"dataset": dataset.name, "recipe": planned.recipe, "epochs": settings.epochs, "seed": settings.seed}
+        told |= {"precision": settings.precision, "layer_local": model.layer_local, "parameters": num_parameters(model)}
+        told |= results | {"run": as_data(planned)}
+        told |= {"peak_memory_mib": round(peak_memory_mib(options.device), 1), "date": records.today()}
+        records.write_json(options.json, told | records.environment(options.device))
+    top = f" (top layer alone {100 * results['top_layer_accuracy']:.2f} %)" if "top_layer_accuracy" in results else ""
+    apart = f", in {results['processes']} processes" if "processes" in results else ""
+    _say(
+        f"{dataset.name} {planned.recipe}: test accuracy {100 * results['test_accuracy']:.2f} %{top} after "
+        f"{settings.epochs} epochs, {results['train_seconds']:.1f} s training on {options.device} in {settings.precision}, "
+        f"seed {settings.seed}; {model.locality}{apart}"
+    )
     return 0
+
+
+# --- join, record, bench ----------------------------------------------------------------------------------------------
+
+
+def join_parts(options: argparse.Namespace) -> int:
+    _check_files(options.json, options.checkpoint, read=options.files)
+    if options.checkpoint and Path(options.checkpoint).is_file():
+        raise CheckpointError(f"{options.checkpoint} exists, and may hold more than these parts: name another file")
+    loaded = join(options.files, options.device)
+    name = options.dataset or loaded.run.dataset
+    dataset = load_dataset(name, options.data_root, progress=sys.stderr.isatty())
+    expected = description(loaded.run, dataset)["dataset_checksum"]
+    if loaded.about["dataset_checksum"] != expected:
+        raise NoPropError(f"the layers were trained on other data than {name} holds now; name theirs with --dataset")
+    if options.checkpoint is not None:
+        save_trained(options.checkpoint, loaded)
+    results, _ = measured(loaded.model, loaded.run, dataset, options.device)
+    return _report(options, loaded.run, dataset, loaded.model, results | {"train_seconds": loaded.seconds})
 
 
 def record_experiment(options: argparse.Namespace) -> int:
     _check_alone("record")
-    device, start = _device(options.device), time.perf_counter()
-    value = record(
-        options.name, dataset=options.dataset, data_root=options.data_root, device=device, progress=progress_bar
-    )
-    print(
-        f"{options.name}: {len(value['runs'])} seeds in {time.perf_counter() - start:.0f} s, written to {records.FOLDER}"
-    )
+    _check_files(options.json)
+    start = time.perf_counter()
+    value = record(options.name, _recording(options), options.dataset, options.data_root)
+    seconds = time.perf_counter() - start
+    if options.json is not None:
+        records.write_json(options.json, value)
+    _say(f"{options.name}: {len(value['runs'])} seeds in {seconds:.0f} s, written to {options.output}")
     return 0
 
 
 def bench(options: argparse.Namespace) -> int:
     _check_alone("bench")
-    if options.suite == "gpu" and not torch.cuda.is_available():
-        raise ValueError("the suite gpu needs a CUDA GPU, and this PyTorch sees none")
-    device = _device("cuda" if options.suite == "gpu" else "cpu")
-    target = records.FOLDER / f"bench_{options.suite}.json"
+    _check_files(options.json)
+    options.device = _device(benches.SUITES[options.suite].device)
     # Other data would make other numbers: only the book's own go into its record.
-    recorded = options.dataset == "mnist" and target.parent.is_dir()
-    for path in filter(None, (options.json, target if recorded else None)):
-        records.check_writable(path)
+    # An installed package has no book, and so no folder for its records; one that was named must be there.
+    recorded = options.dataset == "mnist" and (options.output != records.FOLDER or records.FOLDER.is_dir())
     dataset = load_dataset(options.dataset, options.data_root, progress=sys.stderr.isatty())
-    rows = SUITES[options.suite](dataset, device, progress=progress_bar)
-    print(table(rows))
-    if options.json:
+    rows = benches.bench(options.suite, dataset, _recording(options), options.only, options.resume, recorded)
+    if options.json is not None:
         records.write_json(options.json, rows)
-    if recorded:
-        records.write_json(target, {
-            "benchmark": options.suite,
-            "command": f"python -m noprop_helpers bench --suite {options.suite}",
-            "dataset": {"name": dataset.name, "checksum": dataset_checksum(dataset)},
-            "environment": records.environment(device),
-            "git_commit": records.git_commit(),
-            "date": records.today(),
-            "rows": rows,
-        })  # fmt: skip
-        print(f"written to {target}")
-    else:
-        print("no record written: the book's are of the data set mnist, in a checkout of the book")
+    where = f"written to {options.output}" if recorded else "no record written: the book's are of the data set mnist"
+    _say(f"{table(rows)}\n{where}")
     return 0
+
+
+def _recording(options: argparse.Namespace) -> Recording:
+    return Recording(
+        Path(options.output), options.device, options.precision, options.commit, options.fresh, progress_bar
+    )
+
+
+# --- What the commands share ------------------------------------------------------------------------------------------
 
 
 def progress_bar(iterable, description: str):
@@ -121,69 +209,129 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m noprop_helpers", description="Train and measure NoProp.")
-    commands = parser.add_subparsers(required=True, metavar="train | record | bench")
-
-    one = commands.add_parser("train", help="train a preset and measure it on the test split")
-    one.add_argument(
-        "--dataset", default="digits", help="digits (default), mnist, fashion_mnist, cifar10, cifar100, folder:PATH"
-    )
-    one.add_argument("--data-root", metavar="DIR", help="where the data are (else NOPROP_DATA, else ./data)")
-    one.add_argument(
-        "--variant", choices=list(VARIANTS), default="dt",
-        help="dt: discrete time (default); ct: continuous time; fm: flow matching; "
-        "backprop, adjoint: the paper's baselines, trained end to end",
-    )  # fmt: skip
-    one.add_argument(
-        "--preset", choices=[*PRESETS, "paper"],
-        help="published: the notebook's algorithm as it is; shared (default for dt): one encoder trained with all "
-        "layers, so not layer-local; local: nothing trained across layers; paper (default for the other variants): "
-        "the paper's blocks, loss and settings, long on a CPU",
-    )  # fmt: skip
-    one.add_argument(
-        "--embedding", choices=EMBEDDINGS, default="one_hot",
-        help="of the preset paper: fixed one_hot (default), learned with 20 dimensions, or image-sized prototype",
-    )  # fmt: skip
-    one.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    one.add_argument("--seed", type=_at_least(0), default=0)
-    one.add_argument("--epochs", type=_at_least(1), help="passes over the training data (default: the preset's own)")
-    one.add_argument(
-        "--checkpoint", metavar="FILE", help="write the model and the state of training there, every epoch"
-    )
-    one.add_argument("--resume", action="store_true", help="go on from the --checkpoint of an interrupted run")
-    one.add_argument("--json", metavar="FILE", help="write the result and its settings to FILE")
-    one.set_defaults(command=train)
-
-    many = commands.add_parser("record", help="run a named experiment of the book and write its record")
-    many.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
-    many.add_argument("--dataset", help="in place of the experiment's own, e.g. folder:PATH with a copy of it")
-    many.add_argument("--data-root", metavar="DIR", help="where the data are (else NOPROP_DATA, else ./data)")
-    many.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    many.set_defaults(command=record_experiment)
-
-    timing = commands.add_parser("bench", help="time the package against its baselines on this machine")
-    timing.add_argument(
-        "--suite", choices=list(SUITES), default="cpu",
-        help="cpu (default): the published notebook's loop, time to accuracy; gpu: steps, memory, inference of the "
-        "paper's blocks; parallel: two processes against one",
-    )  # fmt: skip
-    timing.add_argument("--dataset", default="mnist", help="mnist (default); another one for a try, without a record")
-    timing.add_argument("--data-root", metavar="DIR", help="where the data are (else NOPROP_DATA, else ./data)")
-    timing.add_argument("--json", metavar="FILE", help="write the rows to FILE")
-    timing.set_defaults(command=bench)
+    commands = parser.add_subparsers(required=True, metavar="train | join | record | bench")
+    common = _common_options()
+    _train_options(commands.add_parser("train", parents=[common], help="train a recipe and measure it on the test split"))
+    _join_options(commands.add_parser("join", parents=[common], help="put layers trained apart together, and measure them"))
+    kept = _recording_options(common)
+    _record_options(commands.add_parser("record", parents=[kept], help="run an experiment of the book and write its record"))
+    _bench_options(commands.add_parser("bench", parents=[kept], help="time the package against its baselines"))
     return parser
 
 
+def _common_options() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data-root", metavar="DIR", help="where the data are (else NOPROP_DATA, else ./data)")
+    common.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    common.add_argument("--threads", type=_at_least(1), metavar="N", help="processor threads (default: PyTorch's own number)")
+    common.add_argument("--json", metavar="FILE", help="write the results to FILE")
+    return common
+
+
+def _train_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--dataset", default="digits", help="digits (default), mnist, fashion_mnist, cifar10, cifar100, folder:PATH"
+    )
+    command.add_argument(
+        "--preset", choices=[*(name for name in RECIPES if not name.startswith("paper-")), "paper"],
+        help="published: the notebook's algorithm as it is; shared (default for dt): one encoder trained with all layers, so "
+        "not layer-local; local: nothing trained across layers; residual: residual networks for colour images; paper "
+        "(default for the other variants): the paper's blocks, loss and settings, long on a CPU",
+    )  # fmt: skip
+    command.add_argument(
+        "--variant", choices=VARIANTS, default="dt",
+        help="of the preset paper: dt, discrete time (default); ct, continuous time; fm, flow matching; "
+        "backprop, adjoint: the paper's baselines, trained end to end",
+    )  # fmt: skip
+    command.add_argument("--embedding", choices=EMBEDDINGS, help="of the preset paper: one_hot (default), learned, prototype")
+    command.add_argument("--seed", type=_at_least(0), metavar="N", help="draws everything (default: 0)")
+    command.add_argument("--epochs", type=_at_least(1), help="passes over the training data (default: the preset's own)")
+    command.add_argument("--precision", choices=PRECISIONS, help="auto: bfloat16 where the device computes it in hardware")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="any other setting of training or model, as learning_rate=3e-3 or num_steps=5; may be given several times",
+    )  # fmt: skip
+    command.add_argument("--layers", type=_layers, metavar="1-5", help="train these alone; join puts the parts together")
+    command.add_argument("--checkpoint", metavar="FILE", help="keep the model and the state of training there")
+    command.add_argument("--resume", action="store_true", help="go on from the --checkpoint of an interrupted run")
+    command.set_defaults(command=train)
+
+
+def _join_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("files", nargs="+", metavar="FILE", help="checkpoints of train --layers, in any order")
+    command.add_argument("--dataset", help="where it moved, as folder:PATH; default: the one they were trained on")
+    command.add_argument("--checkpoint", metavar="FILE", help="write the whole model there")
+    command.set_defaults(command=join_parts)
+
+
+def _recording_options(common: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    kept = argparse.ArgumentParser(add_help=False, parents=[common])
+    kept.add_argument("--output", metavar="DIR", default=records.FOLDER, help="where the record goes (default: the book's)")
+    kept.add_argument("--commit", metavar="HASH", help="of this code, where it is no git checkout")
+    kept.add_argument("--precision", choices=PRECISIONS, help="in place of the experiment's own")
+    kept.add_argument("--fresh", action="store_true", help="throw away what an interrupted recording has finished")
+    return kept
+
+
+def _record_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
+    command.add_argument("--dataset", help="in place of the experiment's own, e.g. folder:PATH with a copy of it")
+    command.set_defaults(command=record_experiment)
+
+
+def _bench_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--suite", choices=list(benches.SUITES), default="cpu",
+        help="cpu (default): the published notebook's loop, time to accuracy; gpu: steps, memory, inference of the "
+        "paper's blocks; parallel: two processes against one",
+    )  # fmt: skip
+    command.add_argument("--dataset", default="mnist", help="mnist (default); another one for a try, without a record")
+    command.add_argument("--only", metavar="PART", help="one part of the suite alone")
+    command.add_argument("--resume", action="store_true", help="keep the parts that the record has already")
+    command.set_defaults(command=bench)
+
+
+def _check_files(*paths: str | None, read: Sequence[str] = ()) -> None:
+    """Files to write: each must be possible, and none may replace another one or one that is read."""
+    taken = {os.path.realpath(path): path for path in read}
+    for path in paths:
+        if path is None:
+            continue
+        check_writable(path)
+        place = os.path.realpath(path)
+        if place in taken and (os.path.isfile(place) or not os.path.exists(place)):  # a device may be given twice
+            raise NoPropError(f"{path} and {taken[place]} are one file, and one would replace the other")
+        taken[place] = path
+
+
+def _say(text: str) -> None:
+    """Print a result. Where that fails, files are written all the same, and it fails in one line."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries, and fails, once more at its end
+        raise NoPropError(f"cannot print the result: {error.strerror}") from None
+
+
 def _check_alone(command: str) -> None:
-    if this_process()[1] > 1:
-        raise ValueError(f"{command} runs in one process; start it without torchrun")
+    if parallel.this_process()[1] > 1:
+        raise NoPropError(f"{command} runs in one process; start it without torchrun")
 
 
 def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: this PyTorch sees no CUDA GPU; use --device cpu or auto")
+        raise NoPropError("--device cuda: this PyTorch sees no CUDA GPU; use --device cpu or auto")
     return name
+
+
+def _layers(text: str) -> str:
+    try:
+        layer_numbers(text)
+    except NoPropError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _at_least(smallest: int):

@@ -27,7 +27,7 @@ class BackpropNet(nn.Module):
         super().__init__()
         if len(blocks) == 0:
             raise ValueError("expected at least one block, got none")
-        self.blocks, self.readout = nn.ModuleList(blocks), readout
+        self.blocks, self.readout, self.num_steps = nn.ModuleList(blocks), readout, len(blocks)
         if isinstance(W, nn.Parameter):
             self.W = W
         else:
@@ -36,11 +36,15 @@ class BackpropNet(nn.Module):
 
     def forward(self, images: Tensor, z_T: Tensor) -> Tensor:
         """images [B, C, H, W], z_T [B, D] -> class scores [B, K]."""
-        z, a = z_T, self.mix.tanh()
-        for t in range(len(self.blocks), 0, -1):
-            u_hat = self.blocks[t - 1](images, z).softmax(-1) @ self.W
-            z = (1 - a[t - 1]) * z + a[t - 1] * u_hat  # [B, D]
+        z = z_T
+        for t in range(self.num_steps, 0, -1):
+            z = self.step(t, images, z)
         return self.readout(z, self.W)
+
+    def step(self, t: int, images: Tensor, z: Tensor) -> Tensor:
+        """z_t [B, D] -> z_{t-1} [B, D]."""
+        u_hat, a = self.blocks[t - 1](images, z).softmax(-1) @ self.W, self.mix[t - 1].tanh()
+        return (1 - a) * z + a * u_hat
 
 
 class NeuralODE(nn.Module):

@@ -1,14 +1,24 @@
-"""Timing: rivals in turn, ratios with their spread, and the machine's own ceiling beside them.
+"""Timing: rivals in turn, ratios with their spread, the machine's own ceiling beside them, and what machine it is.
 
 A shared machine is never quiet. Runs that are compared are therefore timed alternately, A B A B, and compared pair by
 pair: what slows the machine for a while slows both.
 """
 
+import functools
+import os
+import platform
+import shutil
 import statistics
+import subprocess
 import time
+from importlib import metadata
+from pathlib import Path
 from typing import Callable
 
 import torch
+
+# What speed and rounding depend on most.
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 
 
 def synchronize(device: torch.device | str) -> None:
@@ -61,7 +71,8 @@ def table(rows: list[dict]) -> str:
     for r in rows:
         ratios = ["" if r[key] is None else f"{r[key]:.3g}" for key in ("ratio", "ratio_min", "ratio_max")]
         value = "not reached" if r["value"] is None else f"{r['value']:.4g}"
-        lines.append((r["name"], value, r["unit"], *ratios, r["baseline"] or ""))
+        value = "failed" if "error" in r else value
+        lines.append((r["name"], value, r["unit"] or "", *ratios, r["baseline"] or r.get("error", "")))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     # Text to the left, numbers to the right.
     return "\n".join(
@@ -92,3 +103,79 @@ def mlp_flops(num_samples: int, widths: tuple[int, ...], input_gradient: bool = 
     """
     products = [n_in * n_out for n_in, n_out in zip(widths, widths[1:])]
     return num_samples * (6 * sum(products) - (0 if input_gradient else 2 * products[0]))
+
+
+def machine(device: torch.device | str = "cpu", packages: tuple[str, ...] = ("torch",)) -> dict:
+    """The hardware and the versions that a result on this device depends on, as plain data.
+
+    {"device", "device_type", "processor", "instruction_sets", "cores", "threads", "tf32", "versions", "platform"}; on a GPU
+    the versions hold CUDA, cuDNN and the driver too, and "tf32" says whether float32 products may round to TF32. A package
+    that is not installed has the version None.
+    """
+    device = torch.device(device)
+    on_gpu = device.type == "cuda"
+    versions = {"python": platform.python_version()} | {name: _version(name) for name in packages}
+    if on_gpu:
+        versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": _driver()}
+    model, flags = processor()
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else model,
+        "device_type": device.type,
+        "processor": model,
+        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32 if on_gpu else None,
+        "versions": versions,
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+@functools.lru_cache
+def processor() -> tuple[str, frozenset[str]]:
+    """The processor's model, as exactly as the system tells it, and its instruction sets (Linux; elsewhere none are known)."""
+    told = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            told.setdefault(name.strip(), value.strip())
+    except OSError:
+        pass
+    model = told.get("model name") or platform.processor() or platform.machine()
+    if "cpu family" in told:  # a virtual machine may call a whole line of processors by one name
+        model += f" (family {told['cpu family']}, model {told.get('model')}, stepping {told.get('stepping')})"
+    return model, frozenset((told.get("flags") or told.get("Features") or "").split())
+
+
+def computes_bfloat16(device: torch.device | str) -> bool:
+    """Whether the device multiplies in bfloat16 by itself. A CPU that does not emulates it, about ten times as slowly as
+    it computes in float32."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return not processor()[1].isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def peak_memory_mib(device: torch.device | str = "cpu") -> float:
+    """Most memory held so far in MiB: the process on a CPU, PyTorch's allocations on a GPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource  # not on Windows, so only where it is used
+
+    scale = 2**20 if platform.system() == "Darwin" else 2**10  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _driver() -> str | None:
+    """Version of the NVIDIA driver, where its own tool tells it."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    said = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.split()
+    return said[0] if said else None

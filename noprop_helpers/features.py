@@ -6,7 +6,6 @@ principal components. Layers on such features share nothing that was trained, so
 """
 
 import functools
-import math
 
 import torch
 from torch import Tensor, nn
@@ -70,16 +69,25 @@ def principal_components(
 
 
 class PatchFeatures(nn.Module):
-    """images [B, C, H, W] -> features [B, F], fixed after ``fit``. It holds buffers only: there is nothing to train."""
+    """images [B, C, H, W] -> features [B, F], fixed after ``fit``. It holds buffers only: there is nothing to train.
 
-    def __init__(self, patch_size: int, grid: int, filters: Tensor, bias: Tensor):
+    All zero until fitted or loaded: filters [C * size * size, k], their bias [k], and of the k * grid * grid pooled
+    similarities the mean and the projection on F directions.
+    """
+
+    def __init__(self, channels: int, num_centres: int = 256, patch_size: int = 6, grid: int = 3, feature_dim: int = 512):
         super().__init__()
         self.patch_size, self.grid = patch_size, grid
-        self.register_buffer("filters", filters)  # [C * size * size, k]
-        self.register_buffer("bias", bias)  # [k]
-        pooled = filters.shape[1] * grid * grid
+        pooled = num_centres * grid * grid
+        self.register_buffer("filters", torch.zeros(channels * patch_size**2, num_centres))
+        self.register_buffer("bias", torch.zeros(num_centres))
         self.register_buffer("pooled_mean", torch.zeros(pooled))
-        self.register_buffer("projection", torch.eye(pooled))
+        self.register_buffer("projection", torch.zeros(pooled, min(feature_dim, pooled)))
+
+    @property
+    def feature_dim(self) -> int:
+        """F, the number of features of an image."""
+        return self.projection.shape[1]
 
     def pooled(self, images: Tensor) -> Tensor:
         """max(0, patch @ filters + bias), averaged over a grid: [B, C, H, W] -> [B, k * grid * grid].
@@ -103,24 +111,10 @@ class PatchFeatures(nn.Module):
         pooled = torch.cat([self.pooled(chunk) for chunk in images.split(8)])
         return (pooled - self.pooled_mean) @ self.projection
 
-    @classmethod
-    def like(cls, state: dict[str, Tensor], channels: int) -> "PatchFeatures":
-        """An instance with the shapes of a saved ``state_dict`` and its values; ``channels`` are those of the images."""
-        patch_size = math.isqrt(len(state["filters"]) // channels)
-        grid = math.isqrt(len(state["pooled_mean"]) // state["filters"].shape[1])
-        features = cls(patch_size, grid, state["filters"], state["bias"])
-        features.pooled_mean, features.projection = state["pooled_mean"], state["projection"]
-        return features
-
-    @classmethod
     @torch.no_grad()
     def fit(
-        cls,
+        self,
         images: Tensor,
-        num_centres: int = 256,
-        patch_size: int = 6,
-        grid: int = 3,
-        feature_dim: int = 512,
         threshold: float = 0.25,
         num_patches: int = 50_000,
         num_images: int = 5_000,
@@ -130,26 +124,24 @@ class PatchFeatures(nn.Module):
 
         images [N, C, H, W], training split only. A patch's similarity to a centre is the inner product of the whitened
         patch and the centre's direction, less its mean over all centres; ``threshold``, in standard deviations of that
-        similarity, is where it starts to count. Features have unit variance on the images they were fitted on.
+        similarity, is where it starts to count. Features have unit variance on the images they were fitted on, or are 0:
+        n images vary along n - 1 directions at most. Returns itself.
         """
         chosen = torch.randperm(len(images), generator=generator, device=images.device)[:num_images]
         sample = images[chosen]
         per_image = -(-num_patches // len(sample))
-        patches = torch.cat([_random_patches(chunk, patch_size, per_image, generator) for chunk in sample.split(500)])
+        patches = torch.cat([_random_patches(chunk, self.patch_size, per_image, generator) for chunk in sample.split(500)])
         mean, whitening = zca_whitening(patches)
-        centres = kmeans((patches - mean) @ whitening, num_centres, generator=generator)
+        centres = kmeans((patches - mean) @ whitening, self.filters.shape[1], generator=generator)
         directions = nn.functional.normalize(centres, dim=1)
-        filters = whitening @ (directions - directions.mean(0)).T  # [d, k]
-        similarity = (patches - mean) @ filters
-        features = cls(patch_size, grid, filters, -mean @ filters - threshold * similarity.std(0))
-        pooled = encode(features.pooled, sample)  # [n, k * grid * grid]
-        features.pooled_mean = pooled.mean(0)
-        # n images span at most n - 1 directions.
-        values, vectors = principal_components(
-            pooled, min(feature_dim, len(sample) - 1, pooled.shape[1]), generator=generator
-        )
-        features.projection = vectors * values.clamp(min=1e-8).rsqrt()
-        return features
+        self.filters = whitening @ (directions - directions.mean(0)).T  # [d, k]
+        self.bias = -mean @ self.filters - threshold * ((patches - mean) @ self.filters).std(0)
+        pooled = encode(self.pooled, sample)  # [n, k * grid * grid]
+        self.pooled_mean = pooled.mean(0)
+        values, vectors = principal_components(pooled, self.feature_dim, generator=generator)
+        scale = torch.where(values > 1e-6 * values[0], values.clamp(min=1e-8).rsqrt(), torch.zeros_like(values))
+        self.projection = vectors * scale
+        return self
 
 
 @torch.no_grad()
@@ -168,6 +160,7 @@ def encode(encoder, images: Tensor, batch_size: int = 128, progress=None) -> Ten
     return features
 
 
+@functools.lru_cache(maxsize=16)  # the same for every few images that go through
 def _pooling_matrix(height: int, width: int, grid: int) -> Tensor:
     # Average pooling is linear: what it does to the unit images is its matrix.
     units = torch.eye(height * width).view(height * width, 1, height, width)

@@ -6,24 +6,40 @@ label; a loss per layer to train, a sampler over the layers to predict. All mode
 - ``num_layers``, how many parts train apart from one another: T, or 1 where one block serves all times
 - ``layer_loss(t, features, labels, generator) -> [B]``, the loss of part t alone
 - ``loss(images, labels, generator)``, their sum over parts, mean over the batch; ``predict(images, generator) -> [B]``
-- ``save(path)`` and ``load(path)``
+- ``save(path)`` and ``load(path)``, and ``identity()``, what a file's weights are worth nothing without
+
+Prediction does not depend on training mode and does not change it.
 """
 
+import contextlib
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from . import checkpoints
+from . import NoPropError, checkpoints
+from .augment import check_images
 from .backprop import BackpropNet, NeuralODE
 from .blocks import expected_embedding
-from .data import check_images
 from .diffusion import flow_path, kl_to_prior, q_sample
 from .embeddings import nearest_class
 from .losses import ct_loss, dt_loss, fm_loss, readout_loss, squared_error
 from .samplers import sample_euler, sample_posterior, sample_renoise
 from .schedules import LearnedGamma, posterior_coefficients, snr_weights
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model as it predicts, dropout off and BatchNorm on its running averages; afterwards its modes are as they were."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 class _Model(nn.Module):
@@ -48,15 +64,21 @@ class _Model(nn.Module):
         losses = [self.layer_loss(t, features, labels, generator).mean() for t in range(1, self.num_layers + 1)]
         return torch.stack(losses).sum()
 
+    def identity(self) -> dict:
+        """What the weights alone do not tell, as plain data: the kind of model, and the numbers that it computes with."""
+        return {"kind": type(self).__name__, "num_classes": len(self.W)}
+
     def save(self, path: str | Path) -> None:
         """Write the weights to a file that ``load`` reads without executing anything in it."""
-        checkpoints.save(path, {"model": type(self).__name__, "state": self.state_dict()})
+        checkpoints.save(path, {"model": self.identity(), "state": self.state_dict()})
 
     def load(self, path: str | Path) -> "_Model":
-        """Take the weights from a file that ``save`` wrote for a model built alike. Returns the model itself."""
+        """Take the weights from a file that ``save`` wrote for a model built alike. Returns the model itself.
+
+        Raises CheckpointError where the file's model is another one: kind, schedule, objective, number of steps, shapes.
+        """
         content = checkpoints.load(path, self.W.device)
-        if content.get("model") != type(self).__name__:
-            raise ValueError(f"{path} holds a {content.get('model')}, expected a {type(self).__name__}")
+        checkpoints.check_same(content.get("model", {}), self.identity(), path)
         checkpoints.load_state(self, content["state"], path)
         return self
 
@@ -104,15 +126,18 @@ class NoPropDT(_Model):
         inference_noise: bool = True,
     ):
         super().__init__(encoder, W, train_encoder)
-        if len(alpha_bar) != len(layers) + 1:
-            raise ValueError(f"{len(layers)} layers need alpha_bar [{len(layers) + 1}], got {list(alpha_bar.shape)}")
+        if len(alpha_bar) != len(layers) + 1 or not layers:
+            raise NoPropError(
+                f"{len(layers)} layers, of which there must be one at least, need alpha_bar [{len(layers) + 1}], "
+                f"got {list(alpha_bar.shape)}"
+            )
         if objective not in ("cross_entropy", "squared_error", "elbo"):
-            raise ValueError(f"objective must be cross_entropy, squared_error or elbo, got {objective!r}")
+            raise NoPropError(f"objective must be cross_entropy, squared_error or elbo, got {objective!r}")
         if (objective == "elbo") != (readout is not None):
-            raise ValueError("the objective elbo needs a readout, and no other objective takes one")
+            raise NoPropError("the objective elbo needs a readout, and no other objective takes one")
         _check_noise(levels, inference_noise)
         if levels is not None and len(levels) != len(layers):
-            raise ValueError(f"expected one level per layer, [{len(layers)}], got {list(levels.shape)}")
+            raise NoPropError(f"expected one level per layer, [{len(layers)}], got {list(levels.shape)}")
         self.layers, self.readout = nn.ModuleList(layers), readout
         self.objective, self.eta = objective, eta
         # Tables stay float64 on the CPU: the samplers read them as numbers, whatever device the model is on.
@@ -139,6 +164,16 @@ class NoPropDT(_Model):
         if self.layer_local:
             return "layer-local"
         return f"not layer-local: one {'encoder' if self.train_encoder else 'embedding'} is trained by all layers"
+
+    def identity(self) -> dict:
+        return super().identity() | {
+            "num_steps": self.num_layers,
+            "objective": self.objective,
+            "eta": self.eta if self.objective == "elbo" else None,
+            "alpha_bar": self.alpha_bar.tolist(),
+            "levels": None if self.levels is None else self.levels.tolist(),
+            "inference_noise": self.inference_noise,
+        }
 
     def noised_states(self, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A fresh z_t ~ q(z_t | u_y) for every layer: labels [B] -> [T, B, D]; entry t - 1 is layer t's input."""
@@ -167,6 +202,7 @@ class NoPropDT(_Model):
 
     def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Loss of layer t alone, at a freshly noised state: features [B, F], labels [B] -> [B]."""
+        self._check_layer(t)
         u = self.W[labels]
         z_t = q_sample(u, self._signal[t], self._noise(len(u), generator))
         loss = self.layer_losses(self.layers[t - 1](features, z_t), labels, t)
@@ -189,17 +225,19 @@ class NoPropDT(_Model):
         check_images(images)
         noise = self.inference_noise if noise is None else noise
         _check_noise(self.levels, noise)
-        features, z = self.encoder(images), self._noise(len(images), generator)
+        z = self._noise(len(images), generator)
+        with evaluating(self):
+            features = self.encoder(images)
 
-        def denoise(t: int, z: Tensor) -> Tensor:
-            return self.denoised(self.layers[t - 1](features, z))
+            def denoise(t: int, z: Tensor) -> Tensor:
+                return self.denoised(self.layers[t - 1](features, z))
 
-        if self.levels is not None:
-            z = sample_renoise(denoise, z, self.levels, generator, callback)
-        else:
-            a, b, c = self.posterior
-            z = sample_posterior(denoise, z, a, b, c if noise else torch.zeros_like(c), generator, callback)
-        return self.classify(z)
+            if self.levels is not None:
+                z = sample_renoise(denoise, z, self.levels, generator, callback)
+            else:
+                a, b, c = self.posterior
+                z = sample_posterior(denoise, z, a, b, c if noise else torch.zeros_like(c), generator, callback)
+            return self.classify(z)
 
     def classify(self, z: Tensor) -> Tensor:
         """Class of a clean state: what the readout says, else the nearest embedding. z [B, D] -> [B] int64."""
@@ -212,13 +250,25 @@ class NoPropDT(_Model):
         For the top layer, t = T, pure noise is the usual input: this is inference stopped after one step.
         """
         check_images(images)
+        self._check_layer(t)
         z = self._noise(len(images), generator)
-        return self.classify(self.denoised(self.layers[t - 1](self.encoder(images), z)))
+        with evaluating(self):
+            return self.classify(self.denoised(self.layers[t - 1](self.encoder(images), z)))
+
+    def _check_layer(self, t: int) -> None:
+        if not 1 <= t <= self.num_layers:  # layers[0 - 1] would be the last one
+            raise NoPropError(f"expected a layer from 1 to {self.num_layers}, got {t}")
+
+
+def _at_least_one(num_steps: int) -> int:
+    if num_steps < 1:
+        raise NoPropError(f"num_steps must be at least 1, got {num_steps}")
+    return num_steps
 
 
 def _check_noise(levels: Tensor | None, noise: bool) -> None:
     if levels is not None and not noise:
-        raise ValueError("re-noising is noise alone; only the posterior rule (levels=None) can do without")
+        raise NoPropError("re-noising is noise alone; only the posterior rule (levels=None) can do without")
 
 
 class _Flow(_Model):
@@ -239,9 +289,14 @@ class _Flow(_Model):
         ``num_steps`` replaces the model's own number of steps; ``callback(t, z, v)`` sees every new state.
         """
         check_images(images)
-        features = self.block.encode(self.encoder(images))
-        z = sampler(self.velocity(features), self._noise(len(images), generator), num_steps or self.num_steps, callback)
-        return self.classify(z)
+        num_steps = self.num_steps if num_steps is None else num_steps
+        with evaluating(self):
+            features = self.block.encode(self.encoder(images))
+            z = sampler(self.velocity(features), self._noise(len(images), generator), num_steps, callback)
+            return self.classify(z)
+
+    def identity(self) -> dict:
+        return super().identity() | {"num_steps": self.num_steps}
 
 
 class NoPropCT(_Flow):
@@ -267,7 +322,10 @@ class NoPropCT(_Flow):
     ):
         super().__init__(encoder, W)
         self.block, self.gamma, self.readout = block, gamma, readout
-        self.eta, self.num_steps = eta, num_steps
+        self.eta, self.num_steps = eta, _at_least_one(num_steps)
+
+    def identity(self) -> dict:
+        return super().identity() | {"eta": self.eta}
 
     def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The paper's eq. 9 at one random time per sample: features [B, ...], labels [B] -> [B]. ``t`` is 1, the one block."""
@@ -327,9 +385,12 @@ class NoPropFM(_Flow):
     ):
         super().__init__(encoder, W)
         if self.W.requires_grad and readout is None:
-            raise ValueError("learned embeddings need a readout, whose cross-entropy keeps them apart")
+            raise NoPropError("learned embeddings need a readout, whose cross-entropy keeps them apart")
         self.block, self.readout = block, readout
-        self.sigma, self.num_steps = sigma, num_steps
+        self.sigma, self.num_steps = sigma, _at_least_one(num_steps)
+
+    def identity(self) -> dict:
+        return super().identity() | {"sigma": self.sigma}
 
     def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Flow matching at one random time per sample (paper, eq. 12-13): features [B, ...], labels [B] -> [B]."""
@@ -381,4 +442,8 @@ class Propagated(_Model):
     def predict(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """images [B, C, H, W] -> predicted classes [B] int64."""
         check_images(images)
-        return self.net(self.encoder(images), self._noise(len(images), generator)).argmax(1)
+        with evaluating(self):
+            return self.net(self.encoder(images), self._noise(len(images), generator)).argmax(1)
+
+    def identity(self) -> dict:
+        return super().identity() | {"net": type(self.net).__name__, "num_steps": self.net.num_steps}

@@ -10,10 +10,10 @@ from noprop_helpers.schedules import cosine_alpha_bar
 SHAPE, K, T = (1, 8, 8), 4, 3
 
 
-def net(**options):
+def net():
     torch.manual_seed(0)
     blocks = [ConvBlock(SHAPE, K, K) for _ in range(T)]
-    return BackpropNet(blocks, torch.eye(K), LinearReadout(K, K), **options).eval()
+    return BackpropNet(blocks, torch.eye(K), LinearReadout(K, K)).eval()
 
 
 def test_backprop_net_is_equations_17_to_19():
@@ -25,6 +25,7 @@ def test_backprop_net_is_equations_17_to_19():
         u_hat = model.blocks[t - 1](images, state).softmax(1) @ torch.eye(K)
         state = (1 - a) * state + a * u_hat
     torch.testing.assert_close(model(images, z), model.readout(state, torch.eye(K)))
+    assert model.num_steps == len(model.blocks) == T
 
 
 def test_every_block_gets_a_gradient_from_the_one_loss():
@@ -37,7 +38,9 @@ def test_every_block_gets_a_gradient_from_the_one_loss():
 
 def test_same_parameters_as_noprop_but_for_the_mixing_weights():
     blocks = [ConvBlock(SHAPE, K, K) for _ in range(T)]
-    noprop = NoPropDT(nn.Identity(), blocks, torch.eye(K), cosine_alpha_bar(T), objective="elbo", readout=LinearReadout(K, K))
+    noprop = NoPropDT(
+        nn.Identity(), blocks, torch.eye(K), cosine_alpha_bar(T), objective="elbo", readout=LinearReadout(K, K)
+    )
     count = [sum(p.numel() for p in model.parameters()) for model in (net(), noprop)]
     assert count[0] == count[1] + T
 

@@ -1,12 +1,26 @@
+"""Files: all or nothing, never executed, never another file than the one that was meant."""
+
 import os
 import pickle
 import stat
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 import torch
 from torch import nn
 
 from noprop_helpers import checkpoints
+from noprop_helpers.checkpoints import CheckpointError, check_same, check_writable, checksum, write_bytes
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- Checkpoints ---
 
 
 def test_round_trip_is_exact_and_leaves_nothing_else(tmp_path):
@@ -15,7 +29,7 @@ def test_round_trip_is_exact_and_leaves_nothing_else(tmp_path):
     loaded = checkpoints.load(tmp_path / "a.pt")
     assert torch.equal(loaded["state"]["weight"], content["state"]["weight"])
     assert loaded["numbers"] == [1, 2.5] and loaded["nested"] == {"none": None}
-    assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+    assert names_in(tmp_path) == ["a.pt"]
     assert stat.S_IMODE((tmp_path / "a.pt").stat().st_mode) == 0o644
 
 
@@ -33,7 +47,7 @@ def test_a_file_cannot_execute_anything(tmp_path):
     torch.save({"format": checkpoints.FORMAT, "state": Malicious(tmp_path / "made")}, tmp_path / "evil.pt")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Malicious(tmp_path / "made")))
     for name in ("evil.pt", "evil.pkl"):
-        with pytest.raises(ValueError, match="not a readable checkpoint"):
+        with pytest.raises(CheckpointError, match="not a readable checkpoint"):
             checkpoints.load(tmp_path / name)
     assert not (tmp_path / "made").exists()
     torch.load(tmp_path / "evil.pt", weights_only=False)  # the file is as evil as it looks
@@ -44,26 +58,203 @@ def test_an_old_file_survives_a_failed_write(tmp_path):
     checkpoints.save(tmp_path / "a.pt", {"x": 1})
     with pytest.raises(Exception):
         checkpoints.save(tmp_path / "a.pt", {"x": lambda: 0})  # cannot be stored
-    assert checkpoints.load(tmp_path / "a.pt")["x"] == 1 and len(list(tmp_path.iterdir())) == 1
+    assert checkpoints.load(tmp_path / "a.pt")["x"] == 1 and names_in(tmp_path) == ["a.pt"]
 
 
-def test_errors(tmp_path):
+def test_what_is_no_checkpoint_is_refused(tmp_path):
     checkpoints.save(tmp_path / "good.pt", {"state": nn.Linear(3, 2).state_dict()})
     (tmp_path / "half.pt").write_bytes((tmp_path / "good.pt").read_bytes()[:300])
     (tmp_path / "text.pt").write_text("hello")
+    (tmp_path / "empty.pt").touch()
     torch.save({"state": {}}, tmp_path / "foreign.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({"format": "noprop_helpers 1", "state": {}}, tmp_path / "old.pt")
     for name, message in [
-        ("none.pt", "no file"), ("half.pt", "not a readable"), ("text.pt", "not a readable"), ("foreign.pt", "not written by"),
+        ("none.pt", "no file"), (".", "no file"), ("half.pt", "not a readable"), ("text.pt", "not a readable"),
+        ("empty.pt", "not a readable"), ("foreign.pt", "not written by"), ("list.pt", "not written by"),
+        ("old.pt", "not written by this version of noprop_helpers: expected a checkpoint of format 'noprop_helpers 2'"),
     ]:  # fmt: skip
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(CheckpointError, match=message):
             checkpoints.load(tmp_path / name)
-    with pytest.raises(ValueError, match="cannot write .*no/such"):
-        checkpoints.save(tmp_path / "no" / "such" / "a.pt", {})
+    assert issubclass(CheckpointError, ValueError)
+
+
+def test_weights_go_into_a_module_built_alike_and_no_other(tmp_path):
     state = nn.Linear(3, 2).state_dict()
     for module, message in [
-        (nn.Linear(4, 2), r"weight has shape \[2, 3\] there, expected \[2, 4\]"),
+        (nn.Linear(4, 2), r"f does not fit this model: weight has shape \[2, 3\] there, expected \[2, 4\]"),
         (nn.Linear(3, 2, bias=False), "has no bias"),
         (nn.BatchNorm1d(2), "has no weights for num_batches_tracked"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        with pytest.raises(CheckpointError, match=message):
             checkpoints.load_state(module, {**state, **({"weight": state["bias"]} if "Norm" in repr(module) else {})}, "f")
+        assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    alike = nn.Linear(3, 2)
+    checkpoints.load_state(alike, state, "f")
+    assert torch.equal(alike.weight, state["weight"]) and torch.equal(alike.bias, state["bias"])
+
+
+# --- Comparing ---
+
+
+def test_the_first_difference_is_named_wherever_it_is():
+    saved = {"run": {"settings": {"epochs": 2, "seed": 0}}, "data": "sha256:1", "extra": 1}
+    check_same(saved, {"run": {"settings": {"epochs": 2}}, "data": "sha256:1"}, "f")  # what else it says does not matter
+    for expected, message in [
+        ({"run": {"settings": {"epochs": 2, "seed": 1}}}, "^f has seed 0, expected 1$"),
+        ({"run": {"settings": {"epochs": 3, "seed": 1}}}, "^f has epochs 2, expected 3$"),
+        ({"data": "sha256:2"}, "^f has data sha256:1, expected sha256:2$"),
+        ({"data": {"train": 1}}, "^f has data sha256:1, expected {'train': 1}$"),
+        ({"run": {"model": None}}, "^f does not say its model; expected None$"),
+    ]:
+        with pytest.raises(CheckpointError, match=message):
+            check_same(saved, expected, "f")
+    with pytest.raises(CheckpointError) as refused:
+        check_same({"alpha_bar": [0.5] * 1000}, {"alpha_bar": [0.25] * 1000}, "f")
+    assert len(str(refused.value)) < 200
+
+
+def test_a_checksum_is_of_shape_type_values_and_order():
+    x = torch.arange(12.0).view(3, 4)
+    same = [x.clone(), x.t().contiguous().t(), torch.cat([x, x])[:3]]  # however they lie in memory
+    assert {checksum(y) for y in same} == {checksum(x)}
+    changed = x.clone()
+    changed[2, 3] += 1
+    others = [x.view(4, 3), x.double(), x.int(), changed, x.flip(0)]
+    sums = [checksum(x), checksum(x, x), *(checksum(y) for y in others), checksum(x, changed), checksum(changed, x)]
+    assert len(set(sums)) == len(sums)
+    many = torch.zeros(10_000, 2)  # more than are read at once
+    sums = {checksum(many.index_fill(0, torch.tensor(i), 1.0)) for i in (0, 4095, 4096, 9999)}
+    assert len(sums) == 4 and checksum(x).startswith("sha256:") and len(checksum(x)) == 71
+
+
+# --- Writing ---
+
+
+def test_what_is_written_replaces_a_file_and_keeps_its_mode(tmp_path):
+    path = tmp_path / "a"
+    write_bytes(path, b"old")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    path.chmod(0o640)
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == 0o640 and names_in(tmp_path) == ["a"]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    """Two contents written in turns, read all the time: always one of the two, whole."""
+    contents, seen, done = [b"a" * 500_000, b"b" * 700_000], set(), threading.Event()
+    path = tmp_path / "file"
+    write_bytes(path, contents[0])
+
+    def read():
+        while not done.is_set():
+            seen.add(path.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    end = time.monotonic() + 10
+    for i in range(10_000):
+        write_bytes(path, contents[i % 2])
+        if i >= 100 and len(seen) > 1 or time.monotonic() > end:
+            break
+    done.set()
+    reader.join()
+    assert seen == set(contents)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_a_link(tmp_path, there):
+    (tmp_path / "real").mkdir()
+    if there:
+        (tmp_path / "real" / "a").write_bytes(b"old")
+    link = tmp_path / "link"
+    link.symlink_to("real/a")
+    check_writable(link)
+    write_bytes(link, b"new")
+    assert link.is_symlink() and os.readlink(link) == "real/a"
+    assert (tmp_path / "real" / "a").read_bytes() == b"new"
+    assert names_in(tmp_path) == ["link", "real"] and names_in(tmp_path / "real") == ["a"]
+
+
+def test_a_device_stays_a_device(device):
+    null = device("null")
+    check_writable(null)
+    write_bytes(null, b"new")
+    assert stat.S_ISCHR(os.stat(null).st_mode)
+
+
+def test_a_pipe_is_written_to(tmp_path):
+    pipe, got = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    check_writable(pipe)
+    write_bytes(pipe, b"new")
+    reader.join(10)
+    assert got == [b"new"] and stat.S_ISFIFO(pipe.stat().st_mode) and names_in(tmp_path) == ["pipe"]
+
+
+def test_standard_output_is_a_file_too():
+    """Behind /dev/stdout is often a pipe, which has no other name."""
+    code = "from noprop_helpers.checkpoints import *; check_writable('/dev/stdout'); write_bytes('/dev/stdout', b'new')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (done.stdout, done.stderr) == (b"new", b"")
+
+
+@pytest.mark.parametrize("name, message", [
+    ("folder", "cannot write .*folder: it is a folder; name a file"),
+    ("no/such/a", "cannot write .*no/such/a: the folder .*no/such does not exist; create it first"),
+    ("file/a", "cannot write .*file/a: the folder .*file does not exist"),
+    ("x" * 300, "cannot write .*: File name too long"),
+])  # fmt: skip
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path, name, message):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=message):
+        check_writable(tmp_path / name)
+    with pytest.raises(CheckpointError, match="cannot write"):
+        write_bytes(tmp_path / name, b"x")
+    assert names_in(tmp_path) == ["file", "folder"]
+
+
+def test_an_empty_name_is_no_name():
+    for write in (check_writable, lambda path: write_bytes(path, b"x"), lambda path: checkpoints.save(path, {})):
+        with pytest.raises(CheckpointError, match="expected the name of a file to write, got an empty one"):
+            write("")
+
+
+def test_a_check_leaves_no_trace(tmp_path):
+    (tmp_path / "old").write_bytes(b"old")
+    for name in ("old", "new"):
+        check_writable(tmp_path / name)
+    assert names_in(tmp_path) == ["old"] and (tmp_path / "old").read_bytes() == b"old"
+
+
+def test_a_full_device_is_one_clear_line(device):
+    full = device("full")
+    for write in (lambda: write_bytes(full, b"x"), lambda: checkpoints.save(full, {"x": torch.zeros(3)})):
+        with pytest.raises(CheckpointError, match=f"^cannot write {full}: No space left on device$"):
+            write()
+    assert stat.S_ISCHR(os.stat(full).st_mode)
+
+
+def test_a_full_disk_keeps_the_old_file(small_disk):
+    checkpoints.save(small_disk / "a.pt", {"x": 1})
+    for write in (
+        lambda: checkpoints.save(small_disk / "a.pt", {"x": torch.zeros(100_000)}),
+        lambda: write_bytes(small_disk / "a.pt", bytes(100_000)),
+    ):
+        with pytest.raises(CheckpointError, match="cannot write .*a.pt: No space left on device"):
+            write()
+    assert checkpoints.load(small_disk / "a.pt")["x"] == 1 and names_in(small_disk) == ["a.pt"]
+
+
+def test_a_read_only_disk_is_told_before_the_work(small_disk):
+    checkpoints.save(small_disk / "a.pt", {"x": 1})
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for name in ("a.pt", "b.pt"):
+        for write in (check_writable, lambda path: checkpoints.save(path, {"x": 2})):
+            with pytest.raises(CheckpointError, match=f"cannot write .*{name}: Read-only file system"):
+                write(small_disk / name)
+    assert checkpoints.load(small_disk / "a.pt")["x"] == 1

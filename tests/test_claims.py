@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from noprop_helpers.records import read_record
+from noprop_helpers.lab.records import read_record
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "book").glob("*.ipynb"))]

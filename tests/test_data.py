@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from noprop_helpers import data
-from noprop_helpers.data import DataError, check_images, dataset_checksum, hold_out, load_dataset
+from noprop_helpers.augment import check_images
+from noprop_helpers.data import DataError, dataset_checksum, hold_out, load_dataset
 
 # Taken before the tests set the environment aside; absolute because they also change the folder.
 REAL_ROOT = Path(os.environ.get("NOPROP_DATA") or "data").resolve()
@@ -171,7 +172,7 @@ def run_python(code):
     return result
 
 
-# --- hold_out, dataset_checksum, check_images ------------------------------------------------------------------------
+# --- hold_out, dataset_checksum ------------------------------------------------------------------------
 
 
 def test_hold_out_parts_the_training_split_and_drops_the_test_split(digits):
@@ -229,46 +230,6 @@ def test_checksum_does_not_depend_on_the_parts_it_is_taken_in():
         expected.update(b"(5000, 1, 1, 1)" + bytes(i % 256 for i in range(5000)) + bytes(8 * 5000))
     dataset = data.Dataset("tiny", images, labels, images, labels, ("a",))
     assert dataset_checksum(dataset) == f"sha256:{expected.hexdigest()}"
-
-
-IMAGES = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-
-
-def with_value(value):
-    images = IMAGES.clone()
-    images[1, 0, 1, 0] = images[2, 0, 0, 0] = value
-    return images
-
-
-@pytest.mark.parametrize(
-    ("images", "labels", "message"),
-    [
-        (IMAGES[0], None, "images: expected a floating-point tensor [B, C, H, W], got torch.float32 [1, 2, 2]"),
-        (IMAGES.byte(), None, "images: expected a floating-point tensor [B, C, H, W], got torch.uint8 [3, 1, 2, 2]"),
-        (IMAGES.numpy(), None, "images: expected a floating-point tensor [B, C, H, W], got ndarray"),
-        (IMAGES[:0], None, "images: expected at least one image and one pixel, got torch.float32 [0, 1, 2, 2]"),
-        (with_value(float("nan")), None, "images: expected finite values, got nan at index [1, 0, 1, 0]"),
-        (with_value(float("inf")), None, "images: expected finite values, got inf at index [1, 0, 1, 0]"),
-        (IMAGES, torch.tensor([0, 1]), "labels: expected an int64 tensor [3], one per image, got torch.int64 [2]"),
-        (IMAGES, torch.zeros(3, 1), "labels: expected an int64 tensor [3], one per image, got torch.float32 [3, 1]"),
-        (IMAGES, torch.zeros(3), "labels: expected an int64 tensor [3], one per image, got torch.float32 [3]"),
-        (IMAGES, [0, 1, 2], "labels: expected an int64 tensor [3], one per image, got list"),
-        (IMAGES, torch.tensor([0, 4, 5]), "labels: expected labels in 0..3, got 4 at index [1]"),
-        (IMAGES, torch.tensor([0, 1, -1]), "labels: expected labels in 0..3, got -1 at index [2]"),
-    ],
-)
-def test_check_images_says_what_was_expected_and_what_came(images, labels, message):
-    with pytest.raises(ValueError) as caught:
-        check_images(images, labels, num_classes=4)
-    assert str(caught.value) == message
-
-
-def test_check_images_accepts_good_input():
-    check_images(IMAGES)
-    check_images(IMAGES.double(), torch.tensor([0, 3, 1]), num_classes=4)
-    check_images(IMAGES, torch.tensor([0, 3, 1]))
-    with pytest.raises(ValueError, match=r"labels of at least 0, got -1 at index \[0\]"):
-        check_images(IMAGES, torch.tensor([-1, 3, 1]))
 
 
 # --- names and roots ------------------------------------------------------------------------------------------------
@@ -778,20 +739,14 @@ def test_real_cifar10_jpeg_copy():
     assert means == pytest.approx([0.4914, 0.4822, 0.4465], abs=2e-3)  # CIFAR-10's; JPEG moves them little
 
 
-def test_crop_and_flip_moves_and_mirrors_every_image_on_its_own():
-    """Each result is one of the 2 * 9 * 9 shifted and mirrored versions of its image, and all of these occur."""
-    from noprop_helpers.data import crop_and_flip
+def test_a_postscript_file_called_png_is_not_opened(tmp_path, monkeypatch):
+    """Pillow would start Ghostscript for it, whatever its name."""
+    from PIL import EpsImagePlugin
 
-    torch.manual_seed(0)
-    image = torch.arange(2 * 6 * 7, dtype=torch.float32).view(2, 6, 7)
-    padded = torch.nn.functional.pad(image[None], [4] * 4, mode="reflect")[0]
-    versions = {}
-    for top in range(9):
-        for left in range(9):
-            crop = padded[:, top : top + 6, left : left + 7]
-            versions[tuple(crop.flatten().tolist())] = versions[tuple(crop.flip(2).flatten().tolist())] = 0
-    augmented = crop_and_flip(image.expand(5000, -1, -1, -1))
-    assert augmented.shape == (5000, 2, 6, 7)
-    for one in augmented:
-        versions[tuple(one.flatten().tolist())] += 1
-    assert min(versions.values()) > 0
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: pytest.fail("Ghostscript was started"))
+    for split in ("train", "test"):
+        folder = tmp_path / split / "a"
+        folder.mkdir(parents=True)
+        (folder / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    with pytest.raises(DataError, match="expected a whole image"):
+        load_dataset(f"folder:{tmp_path}")

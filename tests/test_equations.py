@@ -23,7 +23,7 @@ def shown():
 def named():
     """Labels that tests name, each inside the test function that checks it."""
     labels = set()
-    for path in (ROOT / "tests").glob("test_*.py"):
+    for path in (ROOT / "tests").rglob("test_*.py"):
         for function in re.split(r"^(?=def |@pytest)", path.read_text(), flags=re.M):
             if function.startswith(("def test_", "@pytest")):
                 for group in re.findall(r"[Ee]qs?\. ((?:\(\d+\.\d+\)(?:, | and )?)+)", function):

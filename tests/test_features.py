@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import generator
 
 from noprop_helpers.features import (
     PatchFeatures,
@@ -9,10 +10,6 @@ from noprop_helpers.features import (
     principal_components,
     zca_whitening,
 )
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def test_patches_are_the_windows_of_the_image():
@@ -35,9 +32,13 @@ def test_whitened_data_has_unit_covariance():
 
 def test_kmeans_finds_separated_clusters():
     true = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
-    x = (true.repeat(100, 1) + 0.1 * torch.randn(300, 2, generator=generator()))[torch.randperm(300, generator=generator())]
+    x = (true.repeat(100, 1) + 0.1 * torch.randn(300, 2, generator=generator()))[
+        torch.randperm(300, generator=generator())
+    ]
     # Several starts, as Lloyd's algorithm may settle in a local optimum; the best one is the truth.
-    best = min((kmeans(x, 3, generator=generator(s)) for s in range(5)), key=lambda c: torch.cdist(x, c).min(1)[0].sum())
+    best = min(
+        (kmeans(x, 3, generator=generator(s)) for s in range(5)), key=lambda c: torch.cdist(x, c).min(1)[0].sum()
+    )
     assert torch.cdist(true, best).min(1)[0].max() < 0.1
 
 
@@ -48,7 +49,9 @@ def test_principal_components_against_the_full_eigendecomposition():
     values, vectors = principal_components(x, 3, num_iterations=20, generator=generator())
     all_values, all_vectors = torch.linalg.eigh(torch.cov(x.T, correction=0))
     torch.testing.assert_close(values, all_values.flip(0)[:3])
-    torch.testing.assert_close((vectors.T @ all_vectors.flip(1)[:, :3]).abs(), torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        (vectors.T @ all_vectors.flip(1)[:, :3]).abs(), torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=0
+    )
 
 
 def test_extracting_patches_leaves_the_images_alone():
@@ -61,9 +64,8 @@ def test_extracting_patches_leaves_the_images_alone():
 
 def test_the_threshold_counts_standard_deviations_of_a_similarity_that_sums_to_zero():
     images = torch.rand(200, 1, 8, 8, generator=generator())
-    features = PatchFeatures.fit(
-        images, num_centres=6, patch_size=3, grid=2, feature_dim=4, threshold=0.5, num_patches=7200, generator=generator()
-    )
+    features = PatchFeatures(1, num_centres=6, patch_size=3, grid=2, feature_dim=4)
+    features.fit(images, threshold=0.5, num_patches=7200, generator=generator())
     assert features.filters.sum(1).abs().max() < 1e-5
     above = extract_patches(images, 3).flatten(0, 1) @ features.filters + features.bias  # all 7200 patches
     torch.testing.assert_close(above.mean(0) / above.std(0), torch.full((6,), -0.5), atol=0.05, rtol=0)
@@ -71,7 +73,8 @@ def test_the_threshold_counts_standard_deviations_of_a_similarity_that_sums_to_z
 
 def test_features_against_a_plain_loop():
     images = torch.rand(3, 1, 8, 8, generator=generator())
-    features = PatchFeatures.fit(images, num_centres=5, patch_size=3, grid=2, feature_dim=2, num_patches=60, generator=generator())
+    features = PatchFeatures(1, num_centres=5, patch_size=3, grid=2, feature_dim=2)
+    features.fit(images, num_patches=60, generator=generator())
     patches = extract_patches(images, 3)
     pooled = features.pooled(images).view(3, 5, 2, 2)
     for i in range(3):
@@ -85,24 +88,73 @@ def test_features_against_a_plain_loop():
 
 def test_features_are_white_on_the_images_they_were_fitted_on():
     images = torch.rand(500, 1, 8, 8, generator=generator())
-    features = PatchFeatures.fit(images, num_centres=8, patch_size=3, feature_dim=20, generator=generator())
+    features = PatchFeatures(1, num_centres=8, patch_size=3, feature_dim=20).fit(images, generator=generator())
     encoded = encode(features, images)
-    assert encoded.shape == (500, 20)
+    assert encoded.shape == (500, 20) == (500, features.feature_dim)
     torch.testing.assert_close(torch.cov(encoded.T, correction=0), torch.eye(20), atol=1e-2, rtol=0)
 
 
 def test_features_hold_nothing_to_train_and_are_reproducible():
     images = torch.rand(50, 3, 8, 9, generator=generator())
-    first, second = (
-        PatchFeatures.fit(images, num_centres=4, patch_size=3, num_patches=500, generator=generator()) for _ in range(2)
-    )
+    first, second = (PatchFeatures(3, num_centres=4, patch_size=3) for _ in range(2))
+    assert first.fit(images, num_patches=500, generator=generator()) is first
+    second.fit(images, num_patches=500, generator=generator())
     assert list(first.parameters()) == []
-    assert torch.equal(first(images), second(images))
+    assert torch.equal(first(images), second(images)) and first(images).abs().sum() > 0
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 20, 60])
+def test_fewer_images_than_dimensions_give_zeros_there(num_images):
+    """n images vary along n - 1 directions at most: these have unit variance, and what rounding left in the others is 0."""
+    images = torch.rand(num_images, 1, 8, 8, generator=generator())
+    features = PatchFeatures(1, num_centres=20, patch_size=3, feature_dim=100).fit(images, generator=generator())
+    encoded = features(images)
+    empty = features.projection.abs().sum(0) == 0
+    assert encoded.shape == (num_images, 100) and (~empty).sum() == num_images - 1
+    assert torch.equal(encoded[:, empty], torch.zeros(num_images, int(empty.sum())))
+    torch.testing.assert_close(encoded[:, ~empty].square().mean(0), torch.ones(num_images - 1), atol=1e-2, rtol=0)
+
+
+def test_no_more_features_than_there_are_similarities():
+    features = PatchFeatures(1, num_centres=2, patch_size=3, grid=2, feature_dim=100)
+    assert features.feature_dim == 8
+    images = torch.rand(40, 1, 8, 8, generator=generator())
+    assert features.fit(images, generator=generator())(images[:3]).shape == (3, 8)
+
+
+def test_features_come_back_from_their_state(tmp_path):
+    """As any module's: made by its sizes, without data, and filled by ``load_state_dict``."""
+    images, sizes = torch.rand(50, 3, 8, 9, generator=generator()), {"num_centres": 4, "patch_size": 3, "grid": 2}
+    fitted = PatchFeatures(3, **sizes, feature_dim=7).fit(images, num_patches=500, generator=generator())
+    empty = PatchFeatures(3, **sizes, feature_dim=7)
+    assert torch.equal(empty(images), torch.zeros(50, 7))
+    torch.save(fitted.state_dict(), tmp_path / "features.pt")
+    empty.load_state_dict(torch.load(tmp_path / "features.pt", weights_only=True))
+    assert torch.equal(empty(images), fitted(images))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        PatchFeatures(3, 5, 3, 2, 7).load_state_dict(fitted.state_dict())
+
+
+def test_the_pooling_matrix_is_made_once_for_images_of_a_size(monkeypatch):
+    """Not for every eight images that go through; and it pools as PyTorch's own function does."""
+    pool, calls = torch.nn.functional.adaptive_avg_pool2d, []
+    monkeypatch.setattr(torch.nn.functional, "adaptive_avg_pool2d", lambda *a: calls.append(a) or pool(*a))
+    features = PatchFeatures(1, num_centres=5, patch_size=3, grid=3, feature_dim=6)
+    features.fit(torch.rand(9, 1, 11, 13, generator=generator()), num_patches=90, generator=generator())
+    calls.clear()
+    for height, width in ((29, 17), (31, 17), (29, 17)):  # sizes that no other test has asked for
+        images = torch.rand(40, 1, height, width, generator=generator(1))
+        encoded = encode(features, images)
+        patches = extract_patches(images, 3)
+        maps = (patches @ features.filters + features.bias).clamp(min=0).unflatten(1, (height - 2, width - 2))
+        pooled = pool(maps.permute(0, 3, 1, 2), 3).flatten(1)  # [B, k * grid * grid]
+        torch.testing.assert_close(encoded, (pooled - features.pooled_mean) @ features.projection, atol=1e-4, rtol=1e-4)
+    assert len(calls) == 2
 
 
 def test_encode_equals_the_encoder_on_everything_at_once():
     images, seen = torch.rand(37, 1, 8, 8, generator=generator()), []
-    features = PatchFeatures.fit(images, num_centres=4, patch_size=3, num_patches=500, generator=generator())
+    features = PatchFeatures(1, num_centres=4, patch_size=3).fit(images, num_patches=500, generator=generator())
     encoded = encode(features, images, batch_size=10, progress=lambda chunks: seen.append(len(chunks)) or chunks)
     torch.testing.assert_close(encoded, features(images))
     assert seen == [4]
@@ -113,6 +165,6 @@ def test_errors():
         extract_patches(torch.rand(2, 1, 5, 8), 6)
     with pytest.raises(ValueError, match=r"N >= 10 points, got \[4, 2\]"):
         kmeans(torch.rand(4, 2), 10)
-    features = PatchFeatures.fit(torch.rand(9, 1, 8, 8), num_centres=4, patch_size=3, num_patches=90)
+    features = PatchFeatures(1, num_centres=4, patch_size=3).fit(torch.rand(9, 1, 8, 8), num_patches=90)
     with pytest.raises(ValueError, match=r"\[B, 1, H, W\], as fitted, got \[2, 3, 8, 8\]"):
         features(torch.rand(2, 3, 8, 8))

@@ -1,69 +1,63 @@
-import copy
+import dataclasses
 
 import pytest
 import torch
+from conftest import K, built, dropout_stack, generator, small_dt, small_stack, states_equal, unchanged
 from torch import nn
 
-from noprop_helpers.blocks import DenoisingMLP, Standardize
-from noprop_helpers.data import load_dataset
-from noprop_helpers.noprop import NoPropDT
-from noprop_helpers.schedules import cosine_alpha_bar
-from noprop_helpers.training import PRESETS, accuracy, fit
+from noprop_helpers import NoPropError
+from noprop_helpers.blocks import ConvEncoder, DenoisingMLP, LinearReadout, RadialReadout
+from noprop_helpers.checkpoints import CheckpointError
+from noprop_helpers.noprop import NoPropCT, NoPropDT, NoPropFM, evaluating
+from noprop_helpers.recipes import RECIPES
+from noprop_helpers.samplers import sample_heun
+from noprop_helpers.schedules import LearnedGamma, cosine_alpha_bar, linear_alphas, snr_weights
+from noprop_helpers.settings import Settings
+from noprop_helpers.training import fit
 
-T, K = 4, 10
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_dataset("digits")
-
-
-def pixel_model(images, seed=0, train_encoder=False, **options):
-    torch.manual_seed(seed)
-    encoder = nn.Sequential(nn.Flatten(), Standardize.fit(images.flatten(1)))
-    layers = [DenoisingMLP(64, K, K, hidden_dim=32) for _ in range(T)]
-    return NoPropDT(encoder, layers, torch.eye(K), cosine_alpha_bar(T), train_encoder=train_encoder, **options)
+T = 4
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def test_fit_learns_digits_and_is_reproducible(digits):
-    models = [pixel_model(digits.train_images) for _ in range(2)]
-    for model in models:
-        fit(model, digits.train_images, digits.train_labels, epochs=15, learning_rate=5e-3, generator=generator())
-    scores = [accuracy(model, digits.test_images, digits.test_labels, generator(1)) for model in models]
-    assert scores[0] == scores[1] > 0.93
-    for a, b in zip(models[0].parameters(), models[1].parameters()):
-        assert torch.equal(a, b)
-
-
-def test_untrained_model_guesses(digits):
-    """The check that the test above can fail: without training the same pipeline scores near chance."""
-    assert accuracy(pixel_model(digits.train_images), digits.test_images, digits.test_labels, generator()) < 0.35
+# --- Losses ---
 
 
 @pytest.mark.parametrize("objective", ["cross_entropy", "squared_error"])
-def test_loss_is_the_sum_of_the_layers_own_losses(digits, objective):
-    model = pixel_model(digits.train_images, objective=objective)
-    images, labels = digits.train_images[:32], digits.train_labels[:32]
+def test_loss_is_the_sum_of_the_layers_own_losses(few_digits, objective):
+    model = small_stack(T, objective=objective)
+    images, labels = few_digits.train_images[:32], few_digits.train_labels[:32]
     total = model.loss(images, labels, generator(3))
     features, u, draws = model.encoder(images), torch.eye(K)[labels], generator(3)
     by_hand = 0.0
-    for t in range(T):
-        alpha_bar, noise = model.alpha_bar[t + 1].float(), torch.randn(32, K, generator=draws)
-        outputs = model.layers[t](features, alpha_bar.sqrt() * u + (1 - alpha_bar).sqrt() * noise)
+    for t in range(1, T + 1):
+        alpha_bar, noise = model.alpha_bar[t].float(), torch.randn(32, K, generator=draws)
+        outputs = model.layers[t - 1](features, alpha_bar.sqrt() * u + (1 - alpha_bar).sqrt() * noise)
         if objective == "cross_entropy":
             by_hand += nn.functional.cross_entropy(outputs, labels)
         else:
-            by_hand += nn.functional.mse_loss(outputs, torch.eye(K)[labels])
+            by_hand += nn.functional.mse_loss(outputs, u)
     torch.testing.assert_close(total, by_hand)
 
 
-def test_noised_states_have_each_layers_own_level(digits):
+def test_losses_of_all_layers_are_those_of_each(few_digits):
+    """``layer_losses``, which a stack is trained by, against ``layer_loss``, which a layer alone is trained by."""
+    labels = few_digits.train_labels[:32]
+    for model in (
+        small_stack(T),
+        small_stack(T, objective="squared_error"),
+        small_dt(few_digits.train_images, T=T).eval(),
+    ):
+        x = model.encoder(few_digits.train_images[:32])
+        states = model.noised_states(labels, generator(1))
+        outputs = torch.stack([layer(x, z) for layer, z in zip(model.layers, states)])
+        together = model.layer_losses(outputs, labels)
+        assert together.shape == (T, 32)
+        for t in range(1, T + 1):
+            torch.testing.assert_close(model.layer_losses(outputs[t - 1], labels, t), together[t - 1])
+
+
+def test_noised_states_have_each_layers_own_level():
     """Eq. (7.1)."""
-    model = pixel_model(digits.train_images)
+    model = small_stack(T)
     z = model.noised_states(torch.zeros(20_000, dtype=torch.int64), generator())
     assert z.shape == (T, 20_000, K)
     for t in range(1, T + 1):
@@ -72,68 +66,387 @@ def test_noised_states_have_each_layers_own_level(digits):
         assert z[t - 1, :, 1].var().item() == pytest.approx(1 - alpha_bar, rel=0.06)
 
 
-def test_a_trained_encoder_is_trained_and_a_frozen_one_is_not(digits):
-    images, labels = digits.train_images[:256], digits.train_labels[:256]
-    for train_encoder in (True, False):
-        torch.manual_seed(0)
-        encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
-        before = copy.deepcopy(encoder.state_dict())
-        layers = [DenoisingMLP(16, K, K, hidden_dim=8) for _ in range(T)]
-        model = NoPropDT(encoder, layers, torch.eye(K), cosine_alpha_bar(T), train_encoder=train_encoder)
-        model.loss(images, labels, generator()).backward()
-        assert all((p.grad is not None) == train_encoder for p in encoder.parameters())
-        model.zero_grad()
-        fit(model, images, labels, epochs=1, generator=generator())
-        moved = any(not torch.equal(before[key], value) for key, value in encoder.state_dict().items())
-        assert moved == train_encoder == (not model.layer_local)
+def test_a_step_of_layer_t_leaves_every_other_layer_alone(few_digits):
+    model = small_dt(few_digits.train_images)
+    model.layer_loss(2, model.encoder(few_digits.train_images), few_digits.train_labels).mean().backward()
+    touched = {t for t, layer in enumerate(model.layers, 1) if any(p.grad is not None for p in layer.parameters())}
+    assert touched == {2}
 
 
-def test_predict_uses_no_label_and_shows_every_state(digits):
-    model = pixel_model(digits.train_images)
-    seen = []
-    predicted = model.predict(digits.test_images[:5], generator(), lambda t, z, u_hat: seen.append((t, z.shape)))
+@pytest.mark.parametrize("train_encoder", [True, False])
+def test_the_loss_reaches_an_encoder_that_is_to_be_trained_and_no_other(train_encoder, few_digits):
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
+    layers = [DenoisingMLP(16, K, K, hidden_dim=8) for _ in range(T)]
+    model = NoPropDT(encoder, layers, torch.eye(K), cosine_alpha_bar(T), train_encoder=train_encoder)
+    model.loss(few_digits.train_images, few_digits.train_labels, generator()).backward()
+    assert all((p.grad is not None) == train_encoder for p in encoder.parameters())
+    assert model.layer_local == (not train_encoder) == (model.locality == "layer-local")
+
+
+def test_layer_loss_is_equation_8(few_digits):
+    """Denoising, readout and prior written out, with the draws in the order the model makes them."""
+    images, labels = few_digits.train_images[:32], few_digits.train_labels[:32]
+    W = nn.Parameter(torch.randn(K, 6, generator=generator()))
+    model, T, eta = small_dt(images, W, eta=0.3).eval(), 3, 0.3
+    alpha_bar, u, x = cosine_alpha_bar(T).float(), W[labels], model.encoder(images)
+    for t in range(1, T + 1):
+        total = model.layer_loss(t, x, labels, generator(5))
+        g = generator(5)
+        z_t = alpha_bar[t].sqrt() * u + (1 - alpha_bar[t]).sqrt() * torch.randn(32, 6, generator=g)
+        z_0 = alpha_bar[0].sqrt() * u + (1 - alpha_bar[0]).sqrt() * torch.randn(32, 6, generator=g)
+        u_hat = model.layers[t - 1](x, z_t).softmax(1) @ W
+        denoising = T / 2 * eta * snr_weights(cosine_alpha_bar(T))[t - 1].float() * (u_hat - u).square().sum(1)
+        readout = nn.functional.cross_entropy(model.readout(z_0, W), labels, reduction="none")
+        q = torch.distributions.Normal(alpha_bar[T].sqrt() * u, (1 - alpha_bar[T]).sqrt())
+        prior = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1)
+        torch.testing.assert_close(total, denoising + readout + prior, rtol=1e-4, atol=1e-4)
+
+
+def test_ct_layer_loss_is_equation_9(few_digits):
+    """Eq. (8.2)."""
+    images, labels = few_digits.train_images[:32], few_digits.train_labels[:32]
+    model = built("paper-ct", images, labels, num_steps=2, embedding="learned").eval()
+    x, W = model.encoder(images), model.W
+    total = model.layer_loss(1, x, labels, generator(5))
+    g = generator(5)
+    time = torch.rand(32, generator=g).requires_grad_()
+    snr = torch.exp(-model.gamma(time).gamma)
+    rate = -torch.autograd.grad(snr.sum(), time, retain_graph=True)[0]
+    alpha_bar = (snr / (1 + snr))[:, None]
+    z = alpha_bar.sqrt() * W[labels] + (1 - alpha_bar).sqrt() * torch.randn(32, 20, generator=g)
+    u_hat = model.block(x, z, time).softmax(1) @ W
+    ends = torch.sigmoid(-model.gamma(torch.tensor([0.0, 1.0])).gamma)
+    z_0 = ends[0].sqrt() * W[labels] + (1 - ends[0]).sqrt() * torch.randn(32, 20, generator=g)
+    readout = nn.functional.cross_entropy(model.readout(z_0, W), labels, reduction="none")
+    q = torch.distributions.Normal(ends[1].sqrt() * W[labels], (1 - ends[1]).sqrt())
+    prior = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1)
+    expected = 0.5 * rate * (u_hat - W[labels]).square().sum(1) + readout + prior
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_fm_layer_loss_is_equations_10_to_13(few_digits):
+    """Eq. (9.12), with the draws in the order the model makes them."""
+    images, labels = few_digits.train_images[:32], few_digits.train_labels[:32]
+    model = built("paper-fm", images, labels, num_steps=2, embedding="learned").eval()
+    x, W = model.encoder(images), model.W
+    total = model.layer_loss(1, x, labels, generator(5))
+    g = generator(5)
+    time, noise = torch.rand(32, generator=g), torch.randn(32, 20, generator=g)
+    z = torch.stack([(1 - t) * W[y] + t * e for t, y, e in zip(time, labels, noise)])
+    v = model.block(x, z, time) @ W  # no softmax
+    guess = torch.stack([z_i - t * v_i for z_i, t, v_i in zip(z, time, v)])
+    anchor = nn.functional.cross_entropy(model.readout(guess, W), labels, reduction="none")
+    torch.testing.assert_close(total, (v - (noise - W[labels])).square().sum(1) + anchor, rtol=1e-4, atol=1e-4)
+
+
+def test_a_wide_flow_path_moves_the_state_and_not_the_target(few_digits):
+    """sigma jitters z by its own draw: the loss of a block that answers 0 is the same, the state it sees is not."""
+    images, labels, seen = few_digits.train_images[:8], few_digits.train_labels[:8], []
+
+    class Zero(nn.Module):
+        def forward(self, x, z, t):
+            seen.append(z)
+            return torch.zeros(len(z), K)
+
+    losses = [
+        NoPropFM(nn.Identity(), Zero(), torch.eye(K), sigma=s).layer_loss(1, images, labels, generator())
+        for s in (0.0, 0.5)
+    ]
+    assert torch.equal(*losses) and 0.3 < (seen[1] - seen[0]).std() < 0.7
+
+
+# --- Prediction ---
+
+
+def test_predict_uses_no_label_and_shows_every_state(few_digits):
+    model, seen = small_stack(T), []
+    predicted = model.predict(few_digits.test_images[:5], generator(), lambda t, z, u_hat: seen.append((t, z.shape)))
     assert seen == [(t, (5, K)) for t in (4, 3, 2, 1)]
     assert predicted.shape == (5,) and predicted.dtype == torch.int64
 
 
-def test_predict_alone_of_the_top_layer_is_the_chains_first_guess(digits):
-    model, guesses = pixel_model(digits.train_images), {}
-    model.predict(digits.test_images[:20], generator(4), lambda t, z, u_hat: guesses.update({t: u_hat}))
-    assert torch.equal(model.predict_alone(digits.test_images[:20], T, generator(4)), guesses[T].argmax(1))
+def test_predict_alone_of_the_top_layer_is_the_chains_first_guess(few_digits):
+    for model in (small_stack(T), small_dt(few_digits.train_images, T=T)):
+        guesses = {}
+        model.predict(few_digits.test_images, generator(4), lambda t, z, u_hat: guesses.update({t: u_hat}))
+        alone = model.predict_alone(few_digits.test_images, T, generator(4))
+        assert torch.equal(alone, model.classify(guesses[T]))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_build_on_small_and_coloured_images(preset):
-    images = torch.rand(80, 3, 9, 12, generator=generator())
-    model = PRESETS[preset](images, 3, num_steps=2, generator=generator()).model
-    assert model.layer_local == (preset != "shared")
-    fit(model, images, torch.arange(80) % 3, epochs=1, generator=generator())
-    assert model.predict(images[:4], generator()).shape == (4,)
+def test_a_chain_without_inference_noise_draws_nothing_but_its_start(few_digits):
+    """z_{t-1} = a u_hat + b z alone: the same start gives the same answer, whatever the generator draws later."""
+    model, images, states = small_dt(few_digits.train_images), few_digits.test_images, []
+    model.predict(images[:9], generator(), lambda t, z, u_hat: states.append((z, u_hat)), noise=False)
+    z = torch.randn(9, K, generator=generator())
+    a, b, _ = (x.float() for x in model.posterior)
+    for t, (state, u_hat) in zip((3, 2, 1), states):
+        z = a[t - 1] * u_hat + b[t - 1] * z
+        torch.testing.assert_close(state, z)
+    model.inference_noise = False
+
+    def last_state(noise):
+        model.predict(images, generator(), lambda t, z, u_hat: states.append(z), noise=noise)
+        return states[-1]
+
+    own_way, quiet, noisy = map(last_state, (None, False, True))
+    assert torch.equal(own_way, quiet) and not torch.equal(own_way, noisy)
 
 
-def test_published_preset_is_the_notebooks_schedule_and_rule(digits):
-    model = PRESETS["published"](digits.train_images, K).model
-    assert model.alpha_bar[1] == 1  # the first step adds no noise
-    assert model.posterior is None and model.levels[0] == 1 and model.objective == "squared_error"
+def test_a_chain_that_renoises_cannot_do_without_noise(few_digits):
+    with pytest.raises(NoPropError, match="only the posterior rule"):
+        small_stack(levels=torch.rand(3), inference_noise=False)
+    published = built("published", few_digits.train_images, few_digits.train_labels)
+    with pytest.raises(NoPropError, match="only the posterior rule"):
+        published.predict(few_digits.test_images[:9], noise=False)
 
 
-def test_errors(digits):
-    model, images, labels = pixel_model(digits.train_images), digits.train_images[:8], digits.train_labels[:8]
-    bad_pixel, bad_label = images.clone(), labels.clone()
-    bad_pixel[3, 0, 1, 1] = float("nan")
-    bad_label[2] = 10
+@pytest.mark.parametrize("name", ["paper-ct", "paper-fm"])
+def test_a_flow_takes_as_many_steps_as_it_is_told(name, few_digits):
+    """Its own number, unless another one is asked for; none at all is not its own number."""
+    model, images, seen = (
+        built(name, few_digits.train_images, few_digits.train_labels, num_steps=4),
+        few_digits.test_images,
+        [],
+    )
+
+    def times(**options):
+        seen.clear()
+        model.predict(images, generator(), lambda t, z, v: seen.append(t), **options)
+        return list(seen)
+
+    assert times() == pytest.approx([0.75, 0.5, 0.25, 0])
+    assert times(num_steps=2) == times(num_steps=2, sampler=sample_heun) == [0.5, 0]
+    with pytest.raises(ValueError, match="got 0"):
+        times(num_steps=0)
+
+
+class OracleBlock(nn.Module):
+    """Knows the label: images are the labels' embeddings."""
+
+    def encode(self, images):
+        return images.flatten(1)
+
+    def head(self, features, z, t):
+        return 1e4 * features
+
+
+def test_ct_with_an_oracle_follows_the_schedule_at_every_time():
+    """Eq. (8.7): With u_hat = u, states of the probability-flow ODE have mean alpha u and variance 1 - alpha^2 at every time."""
+    torch.manual_seed(0)
+    N, gamma = 20_000, LearnedGamma(-5.0, 5.0)
+    for parameter in (gamma.raw_out, gamma.bias):  # a schedule that is not nearly straight
+        parameter.data += torch.randn_like(parameter)
+    u = torch.eye(3)[torch.full((N,), 1)]
+    model, checked = NoPropCT(nn.Identity(), OracleBlock(), torch.eye(3), gamma, LinearReadout(3, 3), num_steps=300), []
+
+    def check(t, z, v):
+        alpha_bar = torch.sigmoid(-gamma(torch.tensor(t)).gamma).item()
+        # 5 standard errors, 1 % for the 300 steps, and the trace of the label that a start from N(0, I) lacks
+        missing = torch.sigmoid(-gamma(torch.tensor(1.0)).gamma).item()
+        assert (z.mean(0) - alpha_bar**0.5 * u[0]).abs().max() < 5 * ((1 - alpha_bar) / N) ** 0.5 + 0.01 + missing**0.5
+        assert (z.var(0) - (1 - alpha_bar)).abs().max() < (1 - alpha_bar) * 5 * (2 / N) ** 0.5 + 0.01
+        checked.append(t)
+
+    model.predict(u[:, None, None], generator(), check)
+    assert len(checked) == 300
+
+
+# --- Prediction and training mode ---
+
+
+def worn(model):
+    """BatchNorm with the running averages of some use, not the 0 and 1 that would be nearly right for any batch."""
+    draws = generator(8)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=draws))
+            module.running_var.copy_(torch.rand(module.running_var.shape, generator=draws) + 0.5)
+    return model
+
+
+def norm_and_dropout_in_the_encoder():
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.5), ConvEncoder((1, 8, 8), padding=1, norm=True))
+    layers = [DenoisingMLP(128, K, K, hidden_dim=8) for _ in range(2)]
+    return NoPropDT(encoder, layers, torch.eye(K), cosine_alpha_bar(2))
+
+
+MODELS = {name: None for name in RECIPES} | {"dropout": dropout_stack, "encoder": norm_and_dropout_in_the_encoder}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_prediction_neither_depends_on_the_mode_nor_changes_it(name, few_digits):
+    """Every kind of model, many images and one: classes, weights, running averages and every submodule's mode."""
+    if name == "paper-adjoint":
+        pytest.importorskip("torchdiffeq")
+    images, one = few_digits.test_images, few_digits.test_images[:1]
+    model = (
+        MODELS[name]() if MODELS[name] else built(name, few_digits.train_images, few_digits.train_labels, num_steps=2)
+    )
+    worn(model)
+    ways = [model.predict]
+    if isinstance(model, NoPropDT):
+        ways += [lambda x, g, t=t: model.predict_alone(x, t, g) for t in (1, 2)]
+    model.eval()
+    expected = [way(x, generator(3)) for x in (images, one) for way in ways]
+    for in_training in ([], list(model.modules()), list(model.modules())[::2]):
+        model.eval()
+        for module in in_training:
+            module.training = True
+        with unchanged(model):
+            said = [way(x, generator(3)) for x in (images, one) for way in ways]
+        assert all(map(torch.equal, said, expected))
+
+
+def test_modes_come_back_also_from_an_error(few_digits):
+    model = small_dt(few_digits.train_images).train()
+    model.layers[1].eval()
+    with unchanged(model), pytest.raises(KeyboardInterrupt), evaluating(model):
+        assert not any(module.training for module in model.modules())
+        raise KeyboardInterrupt
+    with unchanged(model), pytest.raises(ValueError, match="expected images"):
+        model.predict(torch.rand(2, 1, 9, 9))
+
+
+def test_a_saved_model_answers_one_image_at_a_time_as_it_did(digits, tmp_path):
+    """Loaded into a new model, which is in training mode, as every new module is."""
+    images, labels = digits.train_images[:512], digits.train_labels[:512]
+    trained, loaded = (built("shared", images, labels, num_steps=2) for _ in range(2))
+    fit(trained, images, labels, Settings(epochs=8, learning_rate=8e-3, one_cycle=True))
+    trained.save(tmp_path / "model.pt")
+    loaded.load(tmp_path / "model.pt")
+    assert loaded.training and not trained.training
+    at_once = trained.predict(digits.test_images[:100], generator())
+    one_by_one = torch.cat([loaded.predict(x, generator(i)) for i, x in enumerate(digits.test_images[:100].split(1))])
+    # A chain without noise hardly depends on where it starts.
+    assert (at_once == one_by_one).double().mean() > 0.97
+    assert (one_by_one == digits.test_labels[:100]).double().mean() > 0.85
+    assert states_equal(trained, loaded)
+
+
+# --- Files ---
+
+
+def test_a_file_is_of_one_model_and_refused_for_any_other(few_digits, tmp_path):
+    """Weights of the right shapes are not enough: schedule, objective, steps and kind decide what they compute."""
+    images, labels = few_digits.train_images, few_digits.train_labels
+    eye, file = torch.eye(K), tmp_path / "model.pt"
+
+    def dt(alpha_bar=None, T=3, **options):
+        alpha_bar = cosine_alpha_bar(T) if alpha_bar is None else alpha_bar
+        return NoPropDT(
+            nn.Flatten(), [DenoisingMLP(64, K, K, hidden_dim=4) for _ in range(T)], eye, alpha_bar, **options
+        )
+
+    def flow(name, **options):
+        return built(name, images, labels, **{"num_steps": 20} | options)
+
+    readout = LinearReadout(K, K)
+    for own, others in [
+        (dt(), [
+            (dt(cosine_alpha_bar(3, offset=0.1)), "alpha_bar"), (dt(T=4), "num_steps 3, expected 4"),
+            (dt(objective="squared_error"), "objective cross_entropy, expected squared_error"),
+            (dt(levels=linear_alphas(3)), "levels None"), (dt(inference_noise=False), "inference_noise True"),
+            (flow("paper-fm"), "kind NoPropDT, expected NoPropFM"),
+        ]),
+        (dt(objective="elbo", readout=readout), [
+            (dt(objective="elbo", readout=readout, eta=0.5), "eta 0.1, expected 0.5"), (dt(), "objective elbo"),
+        ]),
+        (dt(levels=linear_alphas(3)), [(dt(levels=linear_alphas(3, 0.9)), "levels")]),
+        (flow("paper-ct"), [
+            (flow("paper-ct", num_steps=1000), "num_steps 20, expected 1000"),
+            (flow("paper-ct", eta=0.5), "eta 1.0, expected 0.5"),
+            (flow("paper-fm"), "kind NoPropCT, expected NoPropFM"),
+        ]),
+        (flow("paper-fm"), [
+            (flow("paper-fm", num_steps=10), "num_steps 20, expected 10"),
+            (flow("paper-fm", sigma=0.1), "sigma 0.0, expected 0.1"),
+        ]),
+        (flow("paper-backprop", num_steps=2), [(flow("paper-backprop", num_steps=3), "num_steps 2, expected 3")]),
+    ]:  # fmt: skip
+        own.save(file)
+        for other, message in others:
+            with unchanged(other), pytest.raises(CheckpointError, match=f"has {message}"):
+                other.load(file)
+        assert own.load(file) is own
+
+
+def test_a_readout_of_another_kind_does_not_fit(few_digits, tmp_path):
+    linear, radial = (small_dt(few_digits.train_images, readout=kind(K, K)) for kind in (LinearReadout, RadialReadout))
+    linear.save(tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="readout"):
+        radial.load(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_identity_is_plain_data_and_tells_its_settings(name, few_digits):
+    """What a file's weights do not tell by their shapes."""
+    if name == "paper-adjoint":
+        pytest.importorskip("torchdiffeq")
+    recipe = RECIPES[name](num_steps=2)
+    model = built(name, few_digits.train_images, few_digits.train_labels, num_steps=2)
+    identity = model.identity()
+    assert (identity["kind"], identity["num_classes"], identity["num_steps"]) == (type(model).__name__, K, 2)
+    for field in {field.name for field in dataclasses.fields(recipe)} & {"eta", "sigma"}:
+        assert identity[field] == getattr(recipe, field)
+
+    def plain(value):
+        if isinstance(value, list):
+            return all(map(plain, value))
+        return value is None or isinstance(value, (bool, int, float, str))
+
+    assert all(map(plain, identity.values()))
+
+
+# --- Errors ---
+
+
+def test_what_does_not_make_a_model_is_refused():
+    def layers(n):
+        return [DenoisingMLP(64, K, K) for _ in range(n)]
+
+    eye, readout = torch.eye(K), LinearReadout(K, K)
     for call, message in [
-        (lambda: fit(model, bad_pixel, labels, epochs=1), "finite"),
-        (lambda: fit(model, images, bad_label, epochs=1), r"labels in 0\.\.9"),
-        (lambda: fit(model, images[:0], labels[:0], epochs=1), "at least one image"),
-        (lambda: fit(model, images, labels, epochs=0), "at least 1, got 0"),
+        (lambda: small_stack(objective="mse"), "cross_entropy, squared_error or elbo, got 'mse'"),
+        (lambda: small_stack(objective="elbo"), "elbo needs a readout"),
+        (lambda: small_stack(readout=readout), "no other objective takes one"),
+        (lambda: small_stack(levels=torch.ones(2)), r"one level per layer, \[3\], got \[2\]"),
+        (
+            lambda: NoPropDT(nn.Flatten(), layers(4), eye, cosine_alpha_bar(3)),
+            r"4 layers, .* need alpha_bar \[5\], got \[4\]",
+        ),
+        (lambda: NoPropDT(nn.Flatten(), [], eye, torch.ones(1)), "0 layers, of which there must be one at least"),
+        (lambda: NoPropFM(nn.Identity(), nn.Identity(), nn.Parameter(eye)), "learned embeddings need a readout"),
+        (lambda: NoPropFM(nn.Identity(), nn.Identity(), eye, num_steps=0), "num_steps must be at least 1, got 0"),
+        (
+            lambda: NoPropCT(nn.Identity(), nn.Identity(), eye, LearnedGamma(), readout, num_steps=0),
+            "at least 1, got 0",
+        ),
+    ]:
+        with pytest.raises(NoPropError, match=message):
+            call()
+
+
+def test_there_is_no_layer_0(few_digits):
+    """It would be the last one, by Python's way to count from the end."""
+    model, images, labels = small_stack(T), few_digits.train_images[:8], few_digits.train_labels[:8]
+    for t in (0, -1, T + 1):
+        with pytest.raises(NoPropError, match=f"expected a layer from 1 to 4, got {t}"):
+            model.predict_alone(images, t)
+        with pytest.raises(NoPropError, match=f"expected a layer from 1 to 4, got {t}"):
+            model.layer_loss(t, model.encoder(images), labels)
+
+
+def test_images_and_labels_are_checked(few_digits):
+    model, images, labels = small_stack(T), few_digits.train_images[:8], few_digits.train_labels[:8]
+    bad_pixel = images.clone()
+    bad_pixel[3, 0, 1, 1] = float("nan")
+    for call, message in [
         (lambda: model.predict(bad_pixel), "finite"),
+        (lambda: model.predict_alone(bad_pixel, 1), "finite"),
         (lambda: model.predict(images[0]), r"\[B, C, H, W\]"),
         (lambda: model.loss(images, labels[:3]), r"\[8\]"),
-        (lambda: pixel_model(images, objective="mse"), "squared_error or elbo, got 'mse'"),
-        (lambda: pixel_model(images, levels=torch.ones(3)), r"\[4\], got \[3\]"),
+        (lambda: model.loss(bad_pixel, labels), "finite"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(ValueError, match=r"4 layers need alpha_bar \[5\], got \[4\]"):
-        NoPropDT(nn.Flatten(), list(model.layers), torch.eye(K), cosine_alpha_bar(3), train_encoder=False)

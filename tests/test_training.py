@@ -1,268 +1,123 @@
-import copy
+import dataclasses
+import functools
 import types
 
 import pytest
 import torch
+from conftest import K, built, dropout_stack, generator, small_dt, small_stack, some_of, states_equal, unchanged
 from torch import nn
 
-from noprop_helpers import experiments, training
-from noprop_helpers.blocks import ConvBlock, DenoisingMLP, LinearReadout, RadialReadout, Standardize
-from noprop_helpers.data import load_dataset
-from noprop_helpers.noprop import NoPropCT, NoPropDT, NoPropFM
-from noprop_helpers.schedules import LearnedGamma, cosine_alpha_bar, snr_weights
-from noprop_helpers.training import EMBEDDINGS, VARIANTS, accuracy, fit, label_embedding, load_trained, shared
-
-K = 10
+from noprop_helpers import checkpoints, training
+from noprop_helpers.blocks import DenoisingMLP, Standardize
+from noprop_helpers.checkpoints import CheckpointError
+from noprop_helpers.noprop import NoPropDT
+from noprop_helpers.recipes import RECIPES
+from noprop_helpers.schedules import cosine_alpha_bar, linear_alphas
+from noprop_helpers.settings import Settings
+from noprop_helpers.training import Keeper, accuracy, fit, predictions
 
 
 @pytest.fixture(scope="module")
-def digits():
-    return load_dataset("digits")
+def data(digits):
+    """260 digits: two full batches of 128, and one of four."""
+    return some_of(digits, 260, 40)
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def small_dt(images, W=None, T=3, **options):
-    """Figure 6 blocks, dropout and BatchNorm included, on 8 x 8 images."""
+def pixel_model(images):
     torch.manual_seed(0)
-    W = torch.eye(K) if W is None else W
-    options = {"objective": "elbo", "readout": LinearReadout(W.shape[1], K)} | options
-    layers = [ConvBlock((1, 8, 8), W.shape[1], K) for _ in range(T)]
-    return NoPropDT(Standardize.fit(images, (0, 2, 3)), layers, W, cosine_alpha_bar(T), **options)
-
-
-def states_equal(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
-
-
-def recipe(images, labels, variant, embedding, T=2):
-    torch.manual_seed(0)
-    W = label_embedding(embedding, images, labels, K, generator())
-    return VARIANTS[variant](images, W, num_steps=T)
-
-
-# --- Algorithm 1 and the interleaved order ---
-
-
-def test_both_orders_give_the_same_weights(digits):
-    """With fixed embeddings no layer depends on another: a layer at a time or a batch at a time, bit for bit."""
-    images, labels = digits.train_images[:300], digits.train_labels[:300]
-    layerwise, interleaved = small_dt(images), small_dt(images)
-    losses = [
-        fit(model, images, labels, epochs=2, batch_size=100, order=order, generator=generator(3))
-        for model, order in ((layerwise, "layer"), (interleaved, "interleaved"))
-    ]
-    # The readout is shared, but only sees sampled clean states: it and its loss may differ, the layers may not.
-    torch.testing.assert_close(losses[0], losses[1], rtol=0.01, atol=0)
-    assert losses[0].shape == (2, 3)
-    assert states_equal(layerwise.layers, interleaved.layers)
-    assert not states_equal(layerwise.layers, small_dt(images).layers)
-
-
-def test_a_layer_learns_the_same_with_and_without_the_others(digits):
-    """Layer 2 of 3 trained in company equals layer 2 trained while its neighbours stay as they are."""
-    images, labels = digits.train_images[:200], digits.train_labels[:200]
-    company, alone = small_dt(images), small_dt(images)
-    for t in (1, 3):
-        alone.layers[t - 1].requires_grad_(False)
-    alone_loss = alone.layer_loss
-    alone.layer_loss = lambda t, x, y, g=None: (
-        alone_loss(t, x, y, g) if t == 2 else torch.zeros(len(y), requires_grad=True)
+    encoder = nn.Sequential(nn.Flatten(), Standardize.fit(images.flatten(1)))
+    return NoPropDT(
+        encoder, [DenoisingMLP(64, K, K, hidden_dim=32) for _ in range(4)], torch.eye(K), cosine_alpha_bar(4)
     )
-    for model in (company, alone):
-        fit(model, images, labels, epochs=2, order="layer", generator=generator(1))
-    assert states_equal(company.layers[1], alone.layers[1])
 
 
-def test_a_step_of_layer_t_leaves_every_other_layer_alone(digits):
-    images, labels = digits.train_images[:64], digits.train_labels[:64]
-    model = small_dt(images)
-    model.layer_loss(2, model.encoder(images), labels).mean().backward()
-    touched = {t for t, layer in enumerate(model.layers, 1) if any(p.grad is not None for p in layer.parameters())}
-    assert touched == {2}
+# --- fit ---
 
 
-def test_layer_loss_is_equation_8(digits):
-    """Denoising, readout and prior written out, with the draws in the order the model makes them."""
-    images, labels = digits.train_images[:32], digits.train_labels[:32]
-    W = nn.Parameter(torch.randn(K, 6, generator=generator()))
-    model, T, eta = small_dt(images, W, eta=0.3).eval(), 3, 0.3
-    alpha_bar, u, x = cosine_alpha_bar(T).float(), W[labels], model.encoder(images)
-    for t in range(1, T + 1):
-        total = model.layer_loss(t, x, labels, generator(5))
-        g = generator(5)
-        z_t = alpha_bar[t].sqrt() * u + (1 - alpha_bar[t]).sqrt() * torch.randn(32, 6, generator=g)
-        z_0 = alpha_bar[0].sqrt() * u + (1 - alpha_bar[0]).sqrt() * torch.randn(32, 6, generator=g)
-        u_hat = model.layers[t - 1](x, z_t).softmax(1) @ W
-        denoising = T / 2 * eta * snr_weights(cosine_alpha_bar(T))[t - 1].float() * (u_hat - u).square().sum(1)
-        readout = nn.functional.cross_entropy(model.readout(z_0, W), labels, reduction="none")
-        q = torch.distributions.Normal(alpha_bar[T].sqrt() * u, (1 - alpha_bar[T]).sqrt())
-        prior = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1)
-        torch.testing.assert_close(total, denoising + readout + prior, rtol=1e-4, atol=1e-4)
+def test_fit_learns_digits_and_is_reproducible(digits):
+    models = [pixel_model(digits.train_images) for _ in range(2)]
+    for model in models:
+        losses = fit(model, digits.train_images, digits.train_labels, Settings(epochs=15, learning_rate=5e-3))
+        assert losses.shape == (15, 4) and (losses[-1] < losses[0]).all()
+    scores = [accuracy(model, digits.test_images, digits.test_labels, generator(1)) for model in models]
+    assert scores[0] == scores[1] > 0.93
+    assert states_equal(*models)
 
 
-# --- Continuous time and flow matching ---
+def test_untrained_model_guesses(digits):
+    """The check that the test above can fail: without training the same pipeline scores near chance."""
+    assert accuracy(pixel_model(digits.train_images), digits.test_images, digits.test_labels, generator()) < 0.35
 
 
-def test_ct_layer_loss_is_equation_9(digits):
-    """Eq. (8.2)."""
-    images, labels = digits.train_images[:32], digits.train_labels[:32]
-    model = recipe(images, labels, "ct", "learned").model.eval()
-    x, W = model.encoder(images), model.W
-    total = model.layer_loss(1, x, labels, generator(5))
-    g = generator(5)
-    time = torch.rand(32, generator=g).requires_grad_()
-    snr = torch.exp(-model.gamma(time).gamma)
-    rate = -torch.autograd.grad(snr.sum(), time, retain_graph=True)[0]
-    alpha_bar = (snr / (1 + snr))[:, None]
-    z = alpha_bar.sqrt() * W[labels] + (1 - alpha_bar).sqrt() * torch.randn(32, 20, generator=g)
-    u_hat = model.block(x, z, time).softmax(1) @ W
-    ends = torch.sigmoid(-model.gamma(torch.tensor([0.0, 1.0])).gamma)
-    z_0 = ends[0].sqrt() * W[labels] + (1 - ends[0]).sqrt() * torch.randn(32, 20, generator=g)
-    readout = nn.functional.cross_entropy(model.readout(z_0, W), labels, reduction="none")
-    q = torch.distributions.Normal(ends[1].sqrt() * W[labels], (1 - ends[1]).sqrt())
-    prior = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1)
-    expected = 0.5 * rate * (u_hat - W[labels]).square().sum(1) + readout + prior
-    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("order", ["together", "layer", "interleaved"])
+def test_after_epoch_sees_the_model_as_it_is_left(order, data):
+    model, seen = small_stack(), []
+    start = model.layers[0].mlp[0].weight.detach().clone()
+
+    def look(epoch):
+        assert not any(module.training for module in model.modules())
+        seen.append((epoch, model.layers[0].mlp[0].weight.detach().clone()))
+
+    fit(model, data.train_images, data.train_labels, Settings(epochs=3, order=order), after_epoch=look)
+    assert [epoch for epoch, _ in seen] == [1, 2, 3]
+    weights = [start, *(weight for _, weight in seen)]
+    assert not any(torch.equal(a, b) for a, b in zip(weights, weights[1:]))
+    assert torch.equal(weights[-1], model.layers[0].mlp[0].weight)
 
 
-def test_fm_layer_loss_is_equations_10_to_13(digits):
-    """Eq. (9.12), with the draws in the order the model makes them."""
-    images, labels = digits.train_images[:32], digits.train_labels[:32]
-    model = recipe(images, labels, "fm", "learned").model.eval()
-    x, W = model.encoder(images), model.W
-    total = model.layer_loss(1, x, labels, generator(5))
-    g = generator(5)
-    time, noise = torch.rand(32, generator=g), torch.randn(32, 20, generator=g)
-    z = torch.stack([(1 - t) * W[y] + t * e for t, y, e in zip(time, labels, noise)])
-    v = model.block(x, z, time) @ W  # no softmax
-    guess = torch.stack([z_i - t * v_i for z_i, t, v_i in zip(z, time, v)])
-    anchor = nn.functional.cross_entropy(model.readout(guess, W), labels, reduction="none")
-    torch.testing.assert_close(total, (v - (noise - W[labels])).square().sum(1) + anchor, rtol=1e-4, atol=1e-4)
-
-
-def test_a_wide_flow_path_moves_the_state_and_not_the_target(digits):
-    """sigma jitters z by its own draw: the loss of a block that answers 0 is the same, the state it sees is not."""
-    images, labels, seen = digits.train_images[:8], digits.train_labels[:8], []
-
-    class Zero(nn.Module):
-        def forward(self, x, z, t):
-            seen.append(z)
-            return torch.zeros(len(z), K)
-
-    losses = [
-        NoPropFM(nn.Identity(), Zero(), torch.eye(K), sigma=s).layer_loss(1, images, labels, generator())
-        for s in (0.0, 0.5)
-    ]
-    assert torch.equal(*losses) and 0.3 < (seen[1] - seen[0]).std() < 0.7
-
-
-def test_learned_flow_embeddings_need_an_anchor():
-    with pytest.raises(ValueError, match="learned embeddings need a readout"):
-        NoPropFM(nn.Identity(), nn.Identity(), nn.Parameter(torch.eye(3)))
-
-
-class OracleBlock(nn.Module):
-    """Knows the label: images are the labels' embeddings."""
-
-    def encode(self, images):
-        return images.flatten(1)
-
-    def head(self, features, z, t):
-        return 1e4 * features
-
-
-def test_ct_with_an_oracle_follows_the_schedule_at_every_time():
-    """Eq. (8.7): With u_hat = u, states of the probability-flow ODE have mean alpha u and variance 1 - alpha^2 at every time."""
-    torch.manual_seed(0)
-    N, gamma = 20_000, LearnedGamma(-5.0, 5.0)
-    for parameter in (gamma.raw_out, gamma.bias):  # a schedule that is not nearly straight
-        parameter.data += torch.randn_like(parameter)
-    u = torch.eye(3)[torch.full((N,), 1)]
-    model, checked = NoPropCT(nn.Identity(), OracleBlock(), torch.eye(3), gamma, LinearReadout(3, 3), num_steps=300), []
-
-    def check(t, z, v):
-        alpha_bar = torch.sigmoid(-gamma(torch.tensor(t)).gamma).item()
-        # 5 standard errors, 1 % for the 300 steps, and the trace of the label that a start from N(0, I) lacks
-        missing = torch.sigmoid(-gamma(torch.tensor(1.0)).gamma).item()
-        assert (z.mean(0) - alpha_bar**0.5 * u[0]).abs().max() < 5 * ((1 - alpha_bar) / N) ** 0.5 + 0.01 + missing**0.5
-        assert (z.var(0) - (1 - alpha_bar)).abs().max() < (1 - alpha_bar) * 5 * (2 / N) ** 0.5 + 0.01
-        checked.append(t)
-
-    model.predict(u[:, None, None], generator(), check)
-    assert len(checked) == 300
-
-
-# --- All variants ---
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("embedding", EMBEDDINGS)
-def test_variants_train_predict_save_and_load(variant, embedding, digits, tmp_path):
-    if variant == "adjoint":
-        pytest.importorskip("torchdiffeq")
-    images, labels = digits.train_images[:120], digits.train_labels[:120]
-    one, other = (recipe(images, labels, variant, embedding).model for _ in range(2))
-    before = copy.deepcopy(one.W)
-    losses = fit(one, images, labels, epochs=1, order="layer", generator=generator())
-    assert losses.isfinite().all() and losses.shape == (1, one.num_layers)
-    # Learned embeddings receive gradients, frozen ones do not.
-    assert torch.equal(one.W, before) == (embedding == "one_hot") == (not one.W.requires_grad)
-    one.save(tmp_path / "model.pt")
-    other.load(tmp_path / "model.pt")
-    assert states_equal(one, other)
-    predicted = [model.eval().predict(digits.test_images[:50], generator(2)) for model in (one, other)]
-    assert torch.equal(*predicted) and predicted[0].dtype == torch.int64
-    wrong = small_dt(images, T=1) if variant != "dt" else recipe(images, labels, "ct", embedding).model
-    with pytest.raises(ValueError, match="holds a"):
-        wrong.load(tmp_path / "model.pt")
-
-
-@pytest.mark.parametrize("variant", ["dt", "fm"])
-def test_the_papers_models_learn_digits(variant, digits):
-    model = recipe(digits.train_images, digits.train_labels, variant, "one_hot", T=3 if variant == "dt" else 20).model
-    chance = accuracy(model.eval(), digits.test_images, digits.test_labels, generator())
+def test_progress_names_what_takes_long(data):
+    seen = []
     fit(
-        model,
-        digits.train_images,
-        digits.train_labels,
-        epochs=15 if variant == "dt" else 25,
-        order="layer",
-        generator=generator(),
-    )
-    assert accuracy(model, digits.test_images, digits.test_labels, generator()) > 0.9 > 0.5 > chance
+        small_dt(data.train_images, T=2), data.train_images, data.train_labels, Settings(epochs=2, order="layer"),
+        progress=lambda work, text: seen.append((len(work), text)) or work,
+    )  # fmt: skip
+    assert seen == [(3, "features"), (6, "epoch 1/2"), (6, "epoch 2/2")]
 
 
-@pytest.mark.parametrize("which", ["together", "layer", "shared"])
-def test_bfloat16_learns_as_float32_does(which, digits):
-    """Every step must see the weights of the step before, the encoder's too: a stale copy would not learn within an epoch."""
-    images, labels, losses = digits.train_images[:512], digits.train_labels[:512], []
-    for bf16 in (False, True):
-        torch.manual_seed(0)
-        if which == "shared":
-            model = shared(images, K, num_steps=2).model
-        else:
-            layers = [DenoisingMLP(64, K, K, hidden_dim=32) for _ in range(2)]
-            model = NoPropDT(nn.Flatten(), layers, torch.eye(K), cosine_alpha_bar(2))
-        settings = {"epochs": 2, "batch_size": 16, "learning_rate": 2e-3 if which == "shared" else 1e-2}
-        settings["order"] = "layer" if which == "layer" else "together"
-        losses.append(fit(model, images, labels, **settings, bf16=bf16, generator=generator()))
-    torch.testing.assert_close(losses[0], losses[1], rtol=0.1, atol=0.02)
-    assert (losses[1][1] < 0.8 * losses[1][0]).all()
-
-
-def test_radial_readout_reaches_the_prediction(digits):
-    images, labels = digits.train_images[:200], digits.train_labels[:200]
-    model = VARIANTS["dt"](images, torch.eye(K), num_steps=2, radial=True).model
-    assert isinstance(model.readout, RadialReadout)
-    fit(model, images, labels, epochs=1, order="layer", generator=generator())
-    z = torch.randn(9, K, generator=generator())
-    assert torch.equal(model.classify(z), model.readout(z, model.W).argmax(1))
+def test_what_cannot_be_trained_on_is_refused(data):
+    model, images, labels = small_stack(), data.train_images[:8], data.train_labels[:8]
+    bad_pixel, bad_label = images.clone(), labels.clone()
+    bad_pixel[3, 0, 1, 1] = float("nan")
+    bad_label[2] = 10
+    for arguments, message in [
+        ((bad_pixel, labels), "finite"),
+        ((images, bad_label), r"labels in 0\.\.9"),
+        ((images[:0], labels[:0]), "at least one image"),
+        ((images, labels[:3]), r"\[8\]"),
+        ((images[0], labels), r"\[B, C, H, W\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fit(model, *arguments, Settings())
+        with pytest.raises(ValueError, match=message):
+            accuracy(model, *arguments)
 
 
 # --- Interruption ---
+
+# What draws what differs between them; each is interrupted, and taken up by a process with another random state.
+CONFIGURATIONS = {
+    "stack": (small_stack, {}),
+    "stack of layers with dropout": (dropout_stack, {"feature_dropout": 0.2}),
+    "bfloat16 stack": (small_stack, {"precision": "bfloat16"}),
+    "trained encoder": ("shared", {}),
+    "layer": (small_stack, {"order": "layer"}),
+    "interleaved": (small_dt, {"order": "interleaved"}),
+    "augmented": ("residual", {"order": "layer", "augment": True}),
+    "layer with dropout": (small_dt, {"order": "layer", "feature_dropout": 0.2}),
+    "learned embeddings": ("paper-dt", {"order": "layer"}),
+    "continuous time": ("paper-ct", {"order": "layer"}),
+    "back-propagation": ("paper-backprop", {"order": "layer"}),
+}
+
+
+def build(which, data):
+    kind = CONFIGURATIONS[which][0]
+    if kind == small_dt:
+        return small_dt(data.train_images, T=2)
+    if not isinstance(kind, str):
+        return kind()
+    options = {"num_steps": 2} | ({"embedding": "learned"} if kind.startswith("paper") else {})
+    return built(kind, data.train_images, data.train_labels, **options | ({"width": 4} if kind == "residual" else {}))
 
 
 def interrupted(epoch):
@@ -273,218 +128,232 @@ def interrupted(epoch):
     return stop
 
 
-@pytest.mark.parametrize("which", ["stack", "shared", "layer", "interleaved", "ct", "backprop"])
-def test_resumed_training_gives_the_uninterrupted_weights(which, digits, tmp_path):
-    images, labels = digits.train_images[:260], digits.train_labels[:260]
-
-    def build():
-        torch.manual_seed(0)
-        if which == "shared":
-            return shared(images, K, num_steps=2).model
-        if which == "stack":
-            layers = [DenoisingMLP(64, K, K, hidden_dim=16) for _ in range(3)]
-            return NoPropDT(nn.Flatten(), layers, torch.eye(K), cosine_alpha_bar(3))
-        if which in VARIANTS:
-            return recipe(images, labels, which, "learned").model
-        return small_dt(images, nn.Parameter(torch.eye(K)), T=2)
-
-    order = "together" if which in ("stack", "shared") else which if which in ("layer", "interleaved") else "layer"
-    settings = {"epochs": 4, "order": order, "one_cycle": True, "optimizer": "adamw", "weight_decay": 1e-3}
-    straight, cut, resumed = build(), build(), build()
-    losses = fit(straight, images, labels, **settings, generator=generator(7))
-    file = tmp_path / "run.pt"
+@pytest.mark.parametrize("which", CONFIGURATIONS)
+def test_resumed_training_gives_the_uninterrupted_weights(which, data, tmp_path):
+    """Bit for bit, also where ``after_epoch`` measures and draws, and where this process drew something else before."""
+    images, labels, file = data.train_images, data.train_labels, tmp_path / "run.pt"
+    settings = Settings(
+        epochs=4, one_cycle=True, optimizer="adamw", weight_decay=1e-3, seed=7, **CONFIGURATIONS[which][1]
+    )
+    straight, cut, resumed = (build(which, data) for _ in range(3))
+    losses = fit(straight, images, labels, settings)
     with pytest.raises(KeyboardInterrupt):
-        fit(cut, images, labels, **settings, generator=generator(7), checkpoint=file, after_epoch=interrupted(2))
-    torch.rand(13)  # another process has another random state
-    again = fit(resumed, images, labels, **settings, generator=generator(7), checkpoint=file, resume=True)
+        fit(cut, images, labels, settings, keeper=Keeper(file), after_epoch=interrupted(2))
+    assert len(checkpoints.load(file)["history"]) == 2 and not states_equal(straight, cut)
+    torch.rand(13)
+    for parameter in resumed.parameters():  # whatever it was built with: the file knows
+        parameter.data.add_(1)
+
+    def measure(epoch):
+        accuracy(resumed, data.test_images, data.test_labels)  # without a generator: from the global random state
+        torch.rand(3)
+
+    again = fit(resumed, images, labels, settings, keeper=Keeper(file, resume=True), after_epoch=measure)
     assert states_equal(straight, resumed) and torch.equal(losses, again)
-    assert not states_equal(straight, cut)
 
 
-def test_checkpoints_may_be_written_less_often(digits, tmp_path, monkeypatch):
-    """By a clock that stands still but for 30 seconds an epoch: with a minute between them, after epochs 2, 4 and the last."""
-    images, labels, now, saved = digits.train_images[:40], digits.train_labels[:40], [0.0], []
-    monkeypatch.setattr(training, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(training.checkpoints, "save", lambda path, content: saved.append(len(content["history"])))
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_finished_run_resumed_measures_the_same(name, data, tmp_path):
+    """To the last digit, and so does a model into which its file is loaded: no ``eval()`` anywhere here."""
+    if name == "paper-adjoint":
+        pytest.importorskip("torchdiffeq")
+    options = {"num_steps": 2} | ({"width": 4} if name == "residual" else {})
+    models = [built(name, data.train_images, data.train_labels, **options) for _ in range(3)]
+    order = "together" if name in ("published", "shared", "local") else "layer"
+    settings = Settings(epochs=2, batch_size=64, order=order)
+    first = fit(models[0], data.train_images, data.train_labels, settings, keeper=Keeper(tmp_path / "a.pt"))
+    again = fit(
+        models[1], data.train_images, data.train_labels, settings, keeper=Keeper(tmp_path / "a.pt", resume=True),
+        after_epoch=lambda epoch: pytest.fail("there was nothing left to do"),
+    )  # fmt: skip
+    assert torch.equal(first, again)
+    models[0].save(tmp_path / "weights.pt")
+    models[2].load(tmp_path / "weights.pt")
+    for ask in (data.test_images, data.test_images[:1]):
+        said = [predictions(model, ask, generator(5)) for model in models]
+        assert torch.equal(said[0], said[1]) and torch.equal(said[0], said[2])
 
-    def train(**settings):
-        saved.clear()
+
+# --- Keeper ---
+
+
+def kept(data, path, settings, model=None, **options):
+    """A run of three small layers, kept in a file."""
+    model = model or small_stack()
+    return model, fit(model, data.train_images, data.train_labels, settings, keeper=Keeper(path, **options))
+
+
+def test_resuming_another_run_is_refused(data, tmp_path):
+    file, settings = tmp_path / "run.pt", Settings(epochs=2, seed=3)
+    kept(data, file, settings, about={"dataset": "digits"})
+    before = file.read_bytes()
+    resume = functools.partial(kept, path=file, resume=True)
+    about = {"dataset": "digits"}
+    for name, value, message in [
+        ("seed", 4, "has seed 3, expected 4"), ("epochs", 3, "has epochs 2, expected 3"),
+        ("learning_rate", 0.1, "has learning_rate 0.001, expected 0.1"), ("order", "layer", "has order together"),
+        ("layers", (1, 2), r"has layers None, expected \(1, 2\)"),
+    ]:  # fmt: skip
+        with pytest.raises(CheckpointError, match=message):
+            resume(data, settings=dataclasses.replace(settings, **{name: value}), about=about)
+    with pytest.raises(CheckpointError, match="has dataset digits, expected mnist"):
+        resume(data, settings=settings, about={"dataset": "mnist"})
+    with pytest.raises(CheckpointError, match="does not say its color"):
+        resume(data, settings=settings, about=about | {"color": "blue"})
+    # As many images, labels, layers: their contents count.
+    for other in (
+        data._replace(train_images=data.train_images.flip(0)),
+        data._replace(train_labels=data.train_labels.flip(0)),
+    ):
+        with pytest.raises(CheckpointError, match="has data sha256"):
+            resume(other, settings=settings, about=about)
+    with pytest.raises(CheckpointError, match="has num_steps 3, expected 4"):
+        resume(data, settings=settings, about=about, model=small_stack(4))
+    for options, message in [
+        ({"objective": "squared_error"}, "has objective cross_entropy, expected squared_error"),
+        ({"levels": linear_alphas(3)}, "has levels None"),
+        ({"inference_noise": False}, "has inference_noise True, expected False"),
+    ]:
+        with pytest.raises(CheckpointError, match=message):
+            resume(data, settings=settings, about=about, model=small_stack(**options))
+    assert file.read_bytes() == before
+    resume(data, settings=settings, about=about)
+
+
+def test_an_existing_file_is_not_overwritten_unasked(data, tmp_path):
+    file = tmp_path / "run.pt"
+    kept(data, file, Settings())
+    before = file.read_bytes()
+    with pytest.raises(CheckpointError, match="run.pt exists: go on from it with --resume"):
+        kept(data, file, Settings())
+    assert file.read_bytes() == before
+    with pytest.raises(CheckpointError, match="resume needs the checkpoint to resume from"):
+        Keeper(resume=True)
+    with pytest.raises(CheckpointError, match="no file"):
+        Keeper(tmp_path / "none.pt", resume=True)
+
+
+def test_weights_alone_cannot_be_resumed(data, tmp_path):
+    model, settings = small_stack(), Settings()
+    model.save(tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="holds weights but no training to resume"):
+        kept(data, tmp_path / "weights.pt", settings, resume=True)
+
+
+def test_a_file_of_a_part_holds_this_part_alone_and_resumes(data, tmp_path):
+    file, settings = tmp_path / "run.pt", Settings(epochs=3, order="layer", layers=(2, 3))
+    build_small = functools.partial(small_dt, data.train_images)
+    straight = build_small()
+    losses = fit(straight, data.train_images, data.train_labels, settings)
+    assert losses.shape == (3, 2)
+    with pytest.raises(KeyboardInterrupt):
         fit(
-            small_dt(images, T=1), images, labels, epochs=5, order="layer", checkpoint=tmp_path / "run.pt", **settings,
-            progress=lambda steps, description: now.__setitem__(0, now[0] + 30) or steps,
+            build_small(),
+            data.train_images,
+            data.train_labels,
+            settings,
+            keeper=Keeper(file),
+            after_epoch=interrupted(1),
+        )
+    state = checkpoints.load(file)["state"]
+    assert {name.split(".")[1] for name in state if name.startswith("layers.")} == {"1", "2"}
+    assert any(name.startswith("readout.") for name in state)
+    resumed, again = kept(data, file, settings, model=build_small(), resume=True)
+    assert states_equal(straight, resumed) and torch.equal(losses, again)
+
+
+def test_checkpoints_may_be_written_less_often(data, tmp_path, monkeypatch):
+    """By a clock that passes 30 seconds in every epoch: with a minute between them, after epochs 2, 4 and the last."""
+    now = [0.0]
+    monkeypatch.setattr(training, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def epochs_in_file(file, **options):
+        seen = []
+        fit(
+            small_stack(), data.train_images, data.train_labels, Settings(epochs=5), keeper=Keeper(file, **options),
+            progress=lambda steps, text: now.__setitem__(0, now[0] + 30 * text.startswith("epoch")) or steps,
+            after_epoch=lambda epoch: seen.append(len(checkpoints.load(file)["history"]) if file.exists() else 0),
         )  # fmt: skip
-        return list(saved)
+        return seen
 
-    assert train(checkpoint_every=60) == [2, 4, 5]
-    assert train() == [1, 2, 3, 4, 5]
-
-
-def test_resuming_another_run_is_refused(digits, tmp_path):
-    images, labels = digits.train_images[:200], digits.train_labels[:200]
-    settings = {"epochs": 2, "order": "layer", "checkpoint": tmp_path / "run.pt"}
-    fit(small_dt(images), images, labels, **settings, generator=generator())
-    for changes, message in [
-        ({"generator": generator(1)}, "with seed 0; this one has 1"),
-        ({"epochs": 3}, "with epochs 2; this one has 3"),
-        ({"learning_rate": 0.1}, "learning_rate"),
-        ({"about": {"dataset": "mnist"}}, "with dataset None; this one has mnist"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            fit(small_dt(images), images, labels, **{"generator": generator(), **settings, **changes}, resume=True)
-    with pytest.raises(ValueError, match="resume needs the checkpoint"):
-        fit(small_dt(images), images, labels, epochs=2, order="layer", resume=True)
+    assert epochs_in_file(tmp_path / "minutes.pt", every=60) == [0, 2, 2, 4, 5]
+    assert epochs_in_file(tmp_path / "always.pt") == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("preset, variant, embedding", [
-    ("shared", "dt", "one_hot"), ("local", "dt", "one_hot"), ("published", "dt", "one_hot"),
-    ("paper", "dt", "prototype"), ("paper", "ct", "learned"), ("paper", "fm", "one_hot"), ("paper", "backprop", "one_hot"),
-])  # fmt: skip
-def test_a_trained_model_comes_back_from_its_file_alone(preset, variant, embedding, digits, tmp_path):
-    small = digits._replace(train_images=digits.train_images[:150], train_labels=digits.train_labels[:150])
-    trained = experiments.train_model(
-        small, preset, variant=variant, embedding=embedding, epochs=1, checkpoint=tmp_path / "m.pt"
-    )
-    loaded = load_trained(tmp_path / "m.pt")
-    assert states_equal(trained.model, loaded)
-    options = {"num_steps": 5} if variant in ("ct", "fm") else {}
-    predicted = [m.predict(digits.test_images[:20], generator(), **options) for m in (trained.model, loaded)]
-    assert torch.equal(*predicted)
+def test_seconds_go_on_after_an_interruption(data, tmp_path, monkeypatch):
+    """By a clock that passes 10 seconds in every epoch: what was spent before counts, the night in between does not."""
+    now, file = [0.0], tmp_path / "run.pt"
+    monkeypatch.setattr(training, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def train(keeper, **options):
+        now[0] += 5  # from the making of the Keeper: features and the like
+        fit(
+            small_stack(), data.train_images, data.train_labels, Settings(epochs=4), keeper=keeper, **options,
+            progress=lambda steps, text: now.__setitem__(0, now[0] + 10 * text.startswith("epoch")) or steps,
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Keeper(file), after_epoch=interrupted(3))
+    now[0] = 1000.0  # the next morning
+    keeper = Keeper(file, resume=True)
+    train(keeper)
+    assert keeper.seconds == checkpoints.load(file)["seconds"] == 35 + 15
+    done = Keeper(file, resume=True)
+    train(done)
+    assert done.seconds == 50  # a finished run took what it took
 
 
-def test_weights_without_a_description_are_not_guessed(digits, tmp_path):
-    small_dt(digits.train_images).save(tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match="does not say what model it holds"):
-        load_trained(tmp_path / "weights.pt")
+# --- Predictions and accuracy ---
 
 
-# --- The rest ---
+def test_accuracy_is_the_share_of_right_predictions(data):
+    model = small_stack()
+    said = predictions(model, data.train_images, generator(2))
+    assert said.shape == (260,) and said.dtype == torch.int64
+    right = accuracy(model, data.train_images, data.train_labels, generator(2))
+    assert right == (said == data.train_labels).sum().item() / 260 and 0 < right < 1
+    assert accuracy(model, data.train_images, said, generator(2)) == 1
 
 
-def test_a_last_batch_of_one_does_not_break_batch_norm(digits):
-    images, labels = digits.train_images[:65], digits.train_labels[:65]
-    fit(small_dt(images, T=1), images, labels, epochs=1, batch_size=32, order="layer", generator=generator())
+def test_other_ways_to_predict_are_asked_as_they_are_given(data):
+    """Batches of 200 for a chain, all from one generator; what the way itself needs is the caller's to fill in."""
+    model, asked = small_stack(), []
+
+    def say(images, generator):
+        asked.append((len(images), generator))
+        return torch.arange(len(images)) % K
+
+    g = generator()
+    assert predictions(model, data.train_images, g, say).tolist() == [i % 10 for i in [*range(200), *range(60)]]
+    assert asked == [(200, g), (60, g)]
+    quiet = functools.partial(model.predict, noise=False)
+    expected, draws = [], generator(1)
+    for images in data.train_images.split(200):
+        expected.append(model.predict(images, draws, noise=False))
+    assert torch.equal(predictions(model, data.train_images, generator(1), quiet), torch.cat(expected))
+    alone = functools.partial(model.predict_alone, t=2)
+    right = (model.predict_alone(data.test_images, 2, generator(1)) == data.test_labels).double().mean().item()
+    assert accuracy(model, data.test_images, data.test_labels, generator(1), alone) == right
 
 
-def test_bf16_trains_to_nearly_the_same_loss(digits):
-    images, labels = digits.train_images[:256], digits.train_labels[:256]
-    full, half = (
-        fit(small_dt(images, T=1), images, labels, epochs=3, order="layer", bf16=bf16, generator=generator())
-        for bf16 in (False, True)
-    )
-    torch.testing.assert_close(half, full, rtol=0.05, atol=0)
-    assert not torch.equal(half, full)
+@pytest.mark.parametrize("which", CONFIGURATIONS)
+def test_measuring_neither_depends_on_the_mode_nor_changes_it(which, data):
+    """In training mode, in evaluation mode and in a mixture; many images and one."""
+    model = build(which, data)
+    fit(model, data.train_images, data.train_labels, Settings(epochs=2, batch_size=32, order=order_of(which)))
+    expected = predictions(model.eval(), data.test_images, generator(1))
+    right = accuracy(model, data.test_images, data.test_labels, generator(1))
+    one = [predictions(model, x, generator(i)) for i, x in enumerate(data.test_images[:9].split(1))]
+    for training_modules in ([], list(model.modules()), list(model.modules())[::2]):
+        model.eval()
+        for module in training_modules:
+            module.training = True
+        with unchanged(model):
+            assert torch.equal(predictions(model, data.test_images, generator(1)), expected)
+            assert accuracy(model, data.test_images, data.test_labels, generator(1)) == right
+            for i, x in enumerate(data.test_images[:9].split(1)):
+                assert torch.equal(predictions(model, x, generator(i)), one[i])
 
 
-@pytest.mark.parametrize("preset, variant", [("shared", "dt"), ("local", "dt"), ("paper", "dt"), ("paper", "ct"), ("paper", "fm"), ("paper", "backprop")])  # fmt: skip
-def test_nothing_of_the_test_split_reaches_training(preset, variant, digits):
-    """Another test split, the same weights: training and its choices see the training split alone."""
-    small = digits._replace(train_images=digits.train_images[:150], train_labels=digits.train_labels[:150])
-    small = small._replace(test_images=digits.test_images[:20], test_labels=digits.test_labels[:20])
-    garbled = small._replace(test_images=1 - small.test_images, test_labels=small.test_labels.flip(0))
-    embedding = "prototype" if preset == "paper" else "one_hot"
-    models = [
-        experiments.train_model(data, preset, variant=variant, embedding=embedding, epochs=1).model
-        for data in (small, garbled)
-    ]
-    assert states_equal(*models)
-
-
-def test_augmented_images_reach_the_layers_and_frozen_constants_still_apply(digits):
-    """Upside-down images through ``augment`` train the same weights as upside-down images given directly."""
-    images, labels = digits.train_images[:100], digits.train_labels[:100]
-    plain, flipped = small_dt(images, T=1), small_dt(images, T=1)
-    fit(plain, images.flip(2), labels, epochs=1, order="layer", generator=generator())
-    fit(flipped, images, labels, epochs=1, order="layer", augment=lambda x: x.flip(2), generator=generator())
-    assert states_equal(plain.layers, flipped.layers)
-
-
-@pytest.mark.parametrize("order", ["together", "layer", "interleaved"])
-def test_feature_dropout_zeroes_a_share_and_keeps_the_mean(order, digits):
-    """Every batch anew, in training alone; the same seed gives the same weights."""
-    seen, images, labels = [], torch.ones(300, 1, 8, 8), digits.train_labels[:300]
-
-    class Spy(DenoisingMLP):
-        def forward(self, features, z):
-            seen.append(features)
-            return super().forward(features, z)
-
-    def train():
-        torch.manual_seed(0)
-        model = NoPropDT(
-            nn.Flatten(), [Spy(64, K, K, hidden_dim=4) for _ in range(2)], torch.eye(K), cosine_alpha_bar(2)
-        )
-        fit(model, images, labels, epochs=2, batch_size=100, order=order, feature_dropout=0.25, generator=generator(3))
-        return model
-
-    first = train()
-    values = torch.cat([x.detach().flatten() for x in seen])
-    assert set(values.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
-    assert (values == 0).double().mean().item() == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / len(values)) ** 0.5)
-    assert not torch.equal(seen[0], seen[-1])
-    torch.manual_seed(99)
-    assert states_equal(first, train())
-    seen.clear()
-    first.predict(images[:5], generator())
-    assert all((x == 1).all() for x in seen)
-
-
-def test_a_frozen_encoder_stays_as_it_predicts(digits):
-    images, labels = digits.train_images[:100], digits.train_labels[:100]
-    model = small_dt(images, T=1)
-    model.encoder = nn.BatchNorm2d(1).requires_grad_(False)
-    fit(model, images, labels, epochs=1, order="layer", augment=lambda x: x, generator=generator())
-    assert model.encoder.num_batches_tracked == 0
-
-
-def test_a_chain_without_inference_noise_draws_nothing_but_its_start(digits):
-    """z_{t-1} = a u_hat + b z alone: the same start gives the same answer, whatever the generator draws later."""
-    model, states = small_dt(digits.train_images).eval(), []
-    model.predict(digits.test_images[:9], generator(), lambda t, z, u_hat: states.append((z, u_hat)), noise=False)
-    z = torch.randn(9, K, generator=generator())
-    a, b, _ = (x.float() for x in model.posterior)
-    for t, (state, u_hat) in zip((3, 2, 1), states):
-        z = a[t - 1] * u_hat + b[t - 1] * z
-        torch.testing.assert_close(state, z)
-    model.inference_noise = False
-
-    def last_state(noise):
-        model.predict(digits.test_images, generator(), lambda t, z, u_hat: states.append(z), noise=noise)
-        return states[-1]
-
-    own_way, quiet, noisy = map(last_state, (None, False, True))
-    assert torch.equal(own_way, quiet) and not torch.equal(own_way, noisy)
-    with pytest.raises(ValueError, match="only the posterior rule"):
-        NoPropDT(
-            model.encoder,
-            list(model.layers),
-            torch.eye(K),
-            model.alpha_bar,
-            levels=torch.rand(3),
-            inference_noise=False,
-        )
-    published = experiments.PRESETS["published"](digits.train_images, K).model
-    with pytest.raises(ValueError, match="only the posterior rule"):
-        published.predict(digits.test_images[:9], noise=False)
-
-
-def test_errors(digits):
-    images, labels = digits.train_images[:20], digits.train_labels[:20]
-    for changes, message in [
-        ({"order": "random"}, "order must be together, layer or interleaved, got 'random'"),
-        ({"order": "together"}, "use order='layer'"),
-        ({"feature_dropout": 1.0}, "feature_dropout must be at least 0 and below 1, got 1.0"),
-        ({"optimizer": "sgd"}, "optimizer must be adam or adamw, got 'sgd'"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            fit(small_dt(images, T=1), images, labels, epochs=1, **{"order": "layer", **changes})
-    learned = NoPropDT(nn.Flatten(), [DenoisingMLP(64, K, K)], nn.Parameter(torch.eye(K)), cosine_alpha_bar(1))
-    with pytest.raises(ValueError, match="learned embeddings are not trained together"):
-        fit(learned, images, labels, epochs=1)
-    with pytest.raises(ValueError, match="embedding must be one of one_hot"):
-        label_embedding("best", images, labels, K)
-    with pytest.raises(ValueError, match="elbo needs a readout"):
-        small_dt(images, readout=None)
-    with pytest.raises(ValueError, match="take the preset paper"):
-        experiments.train_model(digits, "shared", variant="ct")
-    with pytest.raises(ValueError, match="unknown variant 'vae'"):
-        experiments.train_model(digits, "paper", variant="vae")
+def order_of(which):
+    return CONFIGURATIONS[which][1].get("order", "together")

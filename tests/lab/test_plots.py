@@ -6,7 +6,7 @@ import torch
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from noprop_helpers import plots
+from noprop_helpers.lab import plots
 
 
 @pytest.fixture(autouse=True)

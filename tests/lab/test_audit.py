@@ -1,12 +1,14 @@
 """The published notebook, re-implemented: the literal loop and the fast path are the same mathematics."""
 
+import pytest
 import torch
+from conftest import some_of
 from torch import nn
 
 from noprop_helpers.blocks import ConvEncoder, DenoisingMLP
 from noprop_helpers.diffusion import forward_chain
 from noprop_helpers.embeddings import one_hot
-from noprop_helpers.experiments import audit_steps, published_loop
+from noprop_helpers.lab.audit import audit_steps, published_loop, run_audit, run_published_loop
 from noprop_helpers.layerwise import LayerStack, fit_stack
 from noprop_helpers.losses import squared_error
 from noprop_helpers.schedules import linear_alphas
@@ -64,3 +66,22 @@ def test_audit_steps_mend_one_thing_each():
     features = steps["standardized"].encoder(torch.rand(50, 1, 28, 28))
     assert abs(features.mean()) < 0.2 and 0.5 < features.std() < 2
     assert [m.objective for m in steps.values()] == ["squared_error"] * 5 + ["cross_entropy"] * 3
+
+
+def test_the_audit_measures_every_step_as_it_goes(digits):
+    results, said = run_audit(some_of(digits, 200, 60), 0)
+    assert list(results) == list(said)
+    for key, result in results.items():
+        epochs = 50 if key == "published" else 10
+        assert len(result["summed_loss_by_epoch"]) == epochs and len(result["layer_alone_accuracy"]) == 10
+        # The last epoch is measured twice with the same noise, and what was said of each image is what was counted.
+        assert result["test_accuracy_after_epoch"][str(epochs)] == result["test_accuracy"]
+        right = (said[key] == digits.test_labels[:60]).double().mean().item()
+        assert right == pytest.approx(result["test_accuracy"])
+
+
+def test_the_literal_loop_and_the_fast_path_learn_alike(digits):
+    results, _ = run_published_loop(some_of(digits, 600, 60), 0)
+    for epoch in range(2):
+        assert results["fast"]["loss"][epoch] == pytest.approx(results["loop"]["loss"][epoch], rel=0.05)
+    assert results["loop"]["loss"][1] < results["loop"]["loss"][0]

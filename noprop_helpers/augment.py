@@ -1,0 +1,58 @@
+"""Images on their way into training: whether they can be trained on, and the usual random changes of small colour ones."""
+
+import torch
+from torch import Tensor
+
+
+def crop_and_flip(images: Tensor, padding: int = 4) -> Tensor:
+    """Move and mirror every image at random: images [B, C, H, W] -> the same shape.
+
+    Every image is moved by up to ``padding`` pixels each way, what it leaves filled by reflection, and mirrored left to
+    right half of the time. Draws come from torch's global random state, on the CPU.
+    """
+    batch, _, height, width = images.shape
+    padded = torch.nn.functional.pad(images, [padding] * 4, mode="reflect")
+    top, left = torch.randint(2 * padding + 1, (2, batch, 1))
+    rows = (top + torch.arange(height)).to(images.device)  # [B, H]
+    columns = left + torch.arange(width)
+    mirrored = torch.rand(batch, 1) < 0.5
+    columns = torch.where(mirrored, columns.flip(1), columns).to(images.device)  # [B, W]
+    sample = torch.arange(batch, device=images.device)[:, None, None, None]
+    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
+    return padded[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def check_images(images: Tensor, labels: Tensor | None = None, num_classes: int | None = None) -> None:
+    """Check that images and labels can be trained on.
+
+    - ``images``: [B, C, H, W] floating point, not empty, every value finite
+    - ``labels``: [B] int64 in 0..num_classes-1 (at least 0 where num_classes is not given)
+
+    Raises ValueError that says what was expected and what came, with the index of the first bad value.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(f"images: expected a floating-point tensor [B, C, H, W], got {_describe(images)}")
+    if images.numel() == 0:
+        raise ValueError(f"images: expected at least one image and one pixel, got {_describe(images)}")
+    _check_all("images", images, images.isfinite(), "finite values")
+    if labels is None:
+        return
+    if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise ValueError(f"labels: expected an int64 tensor [{len(images)}], one per image, got {_describe(labels)}")
+    if num_classes is None:
+        _check_all("labels", labels, labels >= 0, "labels of at least 0")
+    else:
+        _check_all("labels", labels, (labels >= 0) & (labels < num_classes), f"labels in 0..{num_classes - 1}")
+
+
+def _describe(value) -> str:
+    """`torch.float32 [2, 3]` for a tensor, the type's name for anything else."""
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _check_all(name: str, values: Tensor, good: Tensor, expected: str) -> None:
+    """Raise ValueError with the index of the first value that is not good."""
+    if good.all():
+        return
+    index = tuple((~good).nonzero()[0].tolist())
+    raise ValueError(f"{name}: expected {expected}, got {values[index].item()} at index {list(index)}")

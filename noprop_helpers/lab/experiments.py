@@ -1,0 +1,89 @@
+"""The book's experiments, as data: each is a command, ``python -m noprop_helpers record NAME``, and a file in book/records/."""
+
+from typing import NamedTuple
+
+from ..recipes import EMBEDDINGS
+
+
+class Experiment(NamedTuple):
+    """What ``record`` does once for every seed.
+
+    ``study`` names what is done (``recording.STUDIES``). The study "run" is a run of a recipe with ``changes`` of its
+    settings, measured as ``runs.Run`` says; the others are experiments of one chapter.
+    """
+
+    description: str
+    dataset: str
+    seeds: tuple[int, ...]
+    study: str = "run"
+    recipe: str = ""
+    changes: dict[str, str] = {}
+    inference_runs: int = 1
+    steps: tuple[int, ...] = ()
+    each_layer: bool = False
+
+
+VARIANTS = ("dt", "ct", "fm", "backprop", "adjoint")
+FLOW_STEPS = (1, 2, 5, 10, 100, 1000)
+
+# What two CPU cores can do in minutes, one seed; the full rows want a GPU. An image-sized state goes through convolutions at
+# every step of inference: a thousand are out of a CPU's reach.
+SHORT = {
+    "dt": {"epochs": "1"},
+    "backprop": {"epochs": "1"},
+    "adjoint": {"epochs": "1", "num_steps": "20"},
+    "ct": {"epochs": "5"},
+    "fm": {"epochs": "5"},
+}
+
+
+def _recipe(dataset: str, recipe: str, seeds: tuple[int, ...]) -> Experiment:
+    text = f"recipe {recipe} on {dataset}, its own settings, test split measured once at the end"
+    return Experiment(text, dataset, seeds, recipe=recipe)
+
+
+def _layers(dataset: str) -> Experiment:
+    text = f"what the layers add on {dataset}: the chain against its top layer, ensembles, single layers, other depths"
+    return Experiment(text, dataset, (0, 1, 2), study="layers")
+
+
+def _paper(dataset: str, variant: str, embedding: str, short: bool = False) -> Experiment:
+    changes = {"embedding": embedding} | (SHORT[variant] if short else {})
+    if short and variant in ("ct", "fm") and embedding == "prototype":
+        changes |= {"num_steps": "50"}
+    epochs = changes.get("epochs", "all its")
+    text = f"paper's table 1: {variant}, {embedding}, {dataset}, {epochs} epoch{'s' * (epochs != '1')}"
+    steps = FLOW_STEPS if variant in ("ct", "fm") else ()
+    seeds, walks = ((0,), 1) if short else ((0, 1, 2), 5)
+    return Experiment(text, dataset, seeds, "run", f"paper-{variant}", changes, walks, steps)
+
+
+def _cells() -> list[tuple[str, str]]:
+    """The method and embedding of every row of the paper's table: its adjoint baseline has one-hot labels alone."""
+    return [(v, e) for v in VARIANTS for e in EMBEDDINGS if v != "adjoint" or e == "one_hot"]
+
+
+EXPERIMENTS = {
+    "mnist_shared": _recipe("mnist", "shared", (0, 1, 2, 3, 4)),
+    "mnist_local": _recipe("mnist", "local", (0, 1, 2)),
+    "fashion_mnist_shared": _recipe("fashion_mnist", "shared", (0, 1, 2)),
+    "mnist_audit": Experiment(
+        "the published notebook's algorithm, then one defect mended after another", "mnist", (0, 1, 2), study="audit"
+    ),
+    "mnist_published_loop": Experiment(
+        "the published training loop, literally, beside the fast path", "mnist", (0, 1, 2), study="published_loop"
+    ),
+    "cifar10_best": Experiment(
+        "beyond the paper: five layer-local residual networks with augmentation on cifar10, inference without noise",
+        "cifar10", (0, 1, 2), recipe="residual", each_layer=True,
+    ),
+    "mnist_layers": _layers("mnist"),
+    "fashion_mnist_layers": _layers("fashion_mnist"),
+    **{f"mnist_{v}_{e}_short": _paper("mnist", v, e, short=True) for v, e in _cells()},
+    # One block alone, for as many updates as the ten of mnist_dt_one_hot_short together.
+    "mnist_single_one_hot_short": Experiment(
+        "one block of the paper alone, one_hot, mnist, 10 epochs: the updates of ten blocks in one",
+        "mnist", (0,), recipe="paper-dt", changes={"epochs": "10", "num_steps": "1"},
+    ),
+    **{f"{d}_{v}_{e}": _paper(d, v, e) for d in ("mnist", "cifar10", "cifar100") for v, e in _cells()},
+}  # fmt: skip

@@ -1,0 +1,234 @@
+"""Recording: experiments and benchmarks run over their seeds or rows, and their records written as soon as there is one."""
+
+import dataclasses
+import io
+import time
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import numpy
+import torch
+from torch import Tensor
+
+from .. import NoPropError, checkpoints
+from ..benchmark import peak_memory_mib
+from ..checkpoints import CheckpointError, check_writable, write_bytes
+from ..data import Dataset, dataset_checksum, load_dataset
+from ..passes import Progress, silent
+from ..recipes import Local
+from ..runs import Run, as_data, build, num_parameters, plan, run, shape_of
+from ..training import Settings
+from . import records
+from .audit import audit_steps, run_audit, run_published_loop
+from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
+from .experiments import EXPERIMENTS, Experiment
+
+CHECKPOINT_EVERY = 60.0  # seconds; ten blocks with their optimizer states fill 240 MB, too much to write after every epoch
+
+
+class Recording(NamedTuple):
+    """Where and how a recording runs: the same for experiments and benchmarks.
+
+    ``precision``: None leaves the experiment's own. ``commit``: of the code, where it is not a checkout.
+    """
+
+    folder: Path = records.FOLDER
+    device: str = "cpu"
+    precision: str | None = None
+    commit: str | None = None
+    fresh: bool = False
+    progress: Progress = silent
+
+    def command(self, *words: str) -> str:
+        """The command that repeats it, threads and precision included."""
+        options = ["--device", self.device, "--threads", str(torch.get_num_threads())]
+        options += ["--precision", self.precision] if self.precision else []
+        return " ".join(["python -m noprop_helpers", *words, *options])
+
+    def origin(self, dataset: Dataset) -> dict:
+        """What all parts of one record must share: data, hardware, versions, code."""
+        return {
+            "dataset": {
+                "name": dataset.name,
+                "checksum": dataset_checksum(dataset),
+                "train": len(dataset.train_labels),
+                "test": len(dataset.test_labels),
+            },
+            "environment": records.environment(self.device),
+            "git_commit": self.commit or records.git_commit(),
+            "source": records.source_checksum(),
+        }
+
+
+# --- Studies ----------------------------------------------------------------------------------------------------------
+
+
+class Study(NamedTuple):
+    """What one seed of an experiment does: ``run(experiment, dataset, seed, recording, checkpoint)`` -> (results, classes
+    said of the test images), and ``describe(experiment, dataset, recording)`` -> the whole of it as plain data."""
+
+    run: Callable[..., tuple[dict, dict[str, Tensor]]]
+    describe: Callable[..., dict]
+
+
+def planned(experiment: Experiment, dataset: Dataset, seed: int, recording: Recording) -> Run:
+    """The run of one seed of an experiment of the study "run"."""
+    changes = experiment.changes | {"seed": str(seed)}
+    changes |= {"precision": recording.precision} if recording.precision else {}
+    how = {"inference_runs": experiment.inference_runs, "steps": experiment.steps, "each_layer": experiment.each_layer}
+    result = dataclasses.replace(plan(dataset, experiment.recipe, changes), **how)
+    return dataclasses.replace(result, settings=result.settings.on(recording.device))
+
+
+def _run(experiment: Experiment, dataset: Dataset, seed: int, recording: Recording, checkpoint: Path):
+    trained = run(
+        planned(experiment, dataset, seed, recording), dataset, device=recording.device, checkpoint=checkpoint,
+        resume=checkpoint.exists(), checkpoint_every=CHECKPOINT_EVERY, progress=recording.progress,
+    )  # fmt: skip
+    return trained.results, trained.predictions
+
+
+def _describe_run(experiment: Experiment, dataset: Dataset, recording: Recording) -> dict:
+    one = planned(experiment, dataset, experiment.seeds[0], recording)
+    model = build(one, shape_of(dataset))
+    data = as_data(one) | {"identity": model.identity(), "parameters": num_parameters(model)}
+    del data["settings"]["seed"], data["dataset"]  # they stand beside
+    return data
+
+
+def _alone(study: Callable) -> Callable:
+    """A study that needs no more than data, seed and device."""
+    return lambda experiment, dataset, seed, recording, checkpoint: study(
+        dataset, seed, recording.device, recording.progress
+    )
+
+
+def _describe_audit(experiment: Experiment, dataset: Dataset, recording: Recording) -> dict:
+    steps = audit_steps(dataset.train_images[:1000], len(dataset.class_names))
+    models = {step.key: {"title": step.title, "epochs": step.epochs, **step.model.identity()} for step in steps}
+    return {"settings": _common(Settings()), "models": models}
+
+
+def _describe_layers(experiment: Experiment, dataset: Dataset, recording: Recording) -> dict:
+    recipe = Local()
+    settings = dataclasses.replace(recipe.settings(shape_of(dataset)), epochs=EPOCHS)
+    model = {"recipe": "local", "model": dataclasses.asdict(recipe)}
+    return model | {"settings": _common(settings), "depths": DEPTHS, "votes": VOTES, "noise_scales": NOISE_SCALES}
+
+
+def _common(settings: Settings) -> dict:
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name != "seed"}
+
+
+STUDIES = {
+    "run": Study(_run, _describe_run),
+    "audit": Study(_alone(run_audit), _describe_audit),
+    "published_loop": Study(_alone(run_published_loop), lambda *_: {"settings": _common(Settings(epochs=2))}),
+    "layers": Study(_alone(run_layers), _describe_layers),
+}
+
+
+# --- Records of experiments -------------------------------------------------------------------------------------------
+
+
+def record(
+    name: str,
+    recording: Recording = Recording(),
+    dataset: str | None = None,
+    data_root: str | None = None,
+    experiments: dict[str, Experiment] = EXPERIMENTS,
+) -> dict:
+    """Run an experiment over its seeds and write ``folder/NAME.json`` and ``folder/NAME.npz``.
+
+    ``dataset`` replaces the experiment's own; the record is then called ``NAME@DATASET``. Each finished seed is kept in
+    ``NAME.partial``, long training in ``NAME.SEED.checkpoint``: an interrupted recording goes on where it stopped. Raises
+    CheckpointError where what is kept is of another code, machine or data, unless ``fresh`` says to begin anew, and
+    NoPropError for a precision that the experiment does not know.
+    """
+    if name not in experiments:
+        raise NoPropError(f"unknown experiment {name!r}; choose one of {', '.join(experiments)}")
+    experiment = experiments[name]
+    target = Path(recording.folder) / f"{record_name(name, dataset)}.json"
+    check_writable(target)
+    data = load_dataset(dataset or experiment.dataset, data_root)
+    recording = _settled(name, experiment, data, recording)
+    words = ["record", name, *(["--dataset", dataset] if dataset else [])]
+    origin = {"experiment": name, "description": experiment.description, "command": recording.command(*words)}
+    study = STUDIES[experiment.study]
+    origin |= {"run": {"study": experiment.study} | study.describe(experiment, data, recording)}
+    done = _finished(target.with_suffix(".partial"), _plain(origin | recording.origin(data)), recording.fresh)
+    if recording.fresh:
+        _remove_checkpoints(target, experiment)
+    checkpoints.save(target.with_suffix(".partial"), done)  # also before the first seed: its checkpoint is of this origin
+    for seed in experiment.seeds[len(done["runs"]) :]:
+        start = time.perf_counter()
+        results, said = study.run(experiment, data, seed, recording, target.with_suffix(f".{seed}.checkpoint"))
+        done["runs"].append({"seed": seed, "seconds": time.perf_counter() - start, "results": _plain(results)})
+        done["said"] |= {f"{seed}/{key}": classes for key, classes in said.items()}
+        checkpoints.save(target.with_suffix(".partial"), done)
+        _remove_checkpoints(target, experiment)
+    return _write(target, done, recording)
+
+
+def _remove_checkpoints(target: Path, experiment: Experiment) -> None:
+    """Of every seed: whoever was killed between two steps may have left one of a seed that is finished."""
+    for seed in experiment.seeds:
+        target.with_suffix(f".{seed}.checkpoint").unlink(missing_ok=True)
+
+
+def _settled(name: str, experiment: Experiment, dataset: Dataset, recording: Recording) -> Recording:
+    """With the precision that the experiment comes to on this device: the command says it, and so repeats it elsewhere."""
+    if experiment.study == "run":
+        precision = planned(experiment, dataset, experiment.seeds[0], recording).settings.precision
+        return recording._replace(precision=precision)
+    if recording.precision not in (None, "float32"):
+        raise NoPropError(f"{name} computes in float32 alone, got precision {recording.precision}")
+    return recording._replace(precision="float32")
+
+
+def record_name(name: str, dataset: str | None) -> str:
+    """A record's name: of other data than the experiment's own it says so."""
+    return name if dataset is None else f"{name}@{dataset.removeprefix('folder:').rstrip('/').split('/')[-1]}"
+
+
+def _finished(partial: Path, origin: dict, fresh: bool) -> dict:
+    """The seeds that an interrupted recording finished, if they are of the same origin."""
+    empty = {"origin": origin, "runs": [], "said": {}}
+    if fresh or not partial.exists():
+        return empty
+    done = checkpoints.load(partial)
+    try:
+        checkpoints.check_same(done["origin"], origin, partial)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {len(done['runs'])} finished seeds are kept there: --fresh begins anew") from None
+    return done
+
+
+def _write(target: Path, done: dict, recording: Recording) -> dict:
+    runs = done["runs"]
+    value = {
+        **done["origin"],
+        "date": records.today(),
+        "peak_memory_mib": round(peak_memory_mib(recording.device), 1),
+        "runs": runs,
+        "summary": records.summarize([one["results"] | {"seconds": one["seconds"]} for one in runs]),
+    }
+    if done["said"]:
+        buffer = io.BytesIO()
+        numpy.savez_compressed(buffer, **{key: _compact(classes) for key, classes in done["said"].items()})
+        write_bytes(target.with_suffix(".npz"), buffer.getvalue())
+    records.write_json(target, value)
+    target.with_suffix(".partial").unlink(missing_ok=True)
+    return value
+
+
+def _compact(classes: Tensor) -> numpy.ndarray:
+    """Classes [N] in as few bytes as they need."""
+    return classes.numpy().astype(numpy.min_scalar_type(int(classes.max())))
+
+
+def _plain(value):
+    """The same with lists for tuples, as it will be read back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,107 @@
+"""Result records: every number the book claims is read from one of these JSON files.
+
+``book/records/NAME.json`` holds the whole run as data, on what, by which command and on which machine, each seed's results,
+and their mean with its standard error and interval. ``NAME.npz`` beside it holds what the model said of every test image.
+"""
+
+import datetime
+import hashlib
+import json
+import math
+import subprocess
+from pathlib import Path
+
+import torch
+
+from .. import NoPropError
+from ..benchmark import machine
+from ..checkpoints import write_bytes
+
+FOLDER = Path(__file__).resolve().parents[2] / "book" / "records"
+PACKAGES = ("torch", "torchvision", "torchdiffeq", "numpy", "scikit-learn")
+
+
+def mean_and_standard_error(values: list[float]) -> dict:
+    """{"mean", "standard_error", "interval", "n"} of measurements whose errors are independent.
+
+    The standard error is s / sqrt(n) with s^2 = sum (x - mean)^2 / (n - 1); ``interval`` is half the width of the 95 %
+    t-interval with n - 1 degrees of freedom. One value has neither: they are None, never 0.
+    """
+    if len(values) == 0:
+        raise NoPropError("expected at least one value, got none")
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n == 1:
+        return {"mean": mean, "standard_error": None, "interval": None, "n": n}
+    from scipy.stats import t  # takes a second to import
+
+    error = math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1) / n)
+    return {"mean": mean, "standard_error": error, "interval": float(t.ppf(0.975, n - 1)) * error, "n": n}
+
+
+def summarize(results: list):
+    """``mean_and_standard_error`` over several runs' results of one nested structure: dictionaries, lists, numbers."""
+    first = results[0]
+    if isinstance(first, dict):
+        return {key: summarize([result[key] for result in results]) for key in first}
+    if isinstance(first, list):
+        return [summarize(list(column)) for column in zip(*results, strict=True)]
+    if isinstance(first, bool) or not isinstance(first, (int, float)):
+        raise NoPropError(f"results are numbers, in dictionaries and lists; got {first!r}")
+    return mean_and_standard_error(results)
+
+
+def environment(device: torch.device | str = "cpu") -> dict:
+    """Hardware and library versions that a result depends on."""
+    return machine(device, PACKAGES)
+
+
+def git_commit() -> str | None:
+    """Hash of the checkout this package lies in, with "-dirty" if the package has uncommitted changes; None outside one."""
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("-dirty" if changes.stdout else "")
+
+
+def source_checksum() -> str:
+    """``sha256:<hex>`` of this package's Python files: what ran, also where a commit does not say it."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()} {path.stat().st_size} ".encode() + path.read_bytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def today() -> str:
+    """The date, as 2026-11-24."""
+    return datetime.date.today().isoformat()
+
+
+def write_json(path: str | Path, value) -> None:
+    """Write all of it or nothing. Raises ValueError for numbers that JSON has no word for, as NaN."""
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: str | Path):
+    """Content of a JSON file. Raises NoPropError where it is not one."""
+    try:
+        return json.loads(Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise NoPropError(f"{path} is not valid JSON ({error}); delete it and run the experiment anew") from None
+
+
+def read_record(name: str, folder: str | Path = FOLDER) -> dict:
+    """The record called ``name``. Raises NoPropError, with the command that makes it, if there is none."""
+    path = Path(folder) / f"{name}.json"
+    if not path.exists():
+        raise NoPropError(f"no record {path}; make it with: python -m noprop_helpers record {name}")
+    return read_json(path)
+
+
+def percent(summary: dict, digits: int = 2) -> str:
+    """A mean fraction with its standard error as text that does not break: "99.21 ± 0.03 %"; no ± for one run."""
+    mean, error = 100 * summary["mean"], summary["standard_error"]
+    text = f"{mean:.{digits}f} %" if error is None else f"{mean:.{digits}f} ± {100 * error:.{digits}f} %"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")

@@ -1,0 +1,257 @@
+"""One epoch of training: the small layers all at once, as one stack, or a layer's step after another's.
+
+A pass is called with the number of the epoch and returns every trained layer's mean loss. Between two epochs it keeps nothing
+but its optimizer's state: whatever is drawn follows from seed, epoch, batch and layer, and so training can be broken off and
+taken up again, and layers can be trained in any company.
+"""
+
+import contextlib
+import math
+import random
+from typing import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from . import NoPropError
+from .augment import crop_and_flip
+from .blocks import DenoisingMLP
+from .fast_stack import MLPStack
+from .features import encode
+from .graphs import ReplayedSteps
+from .layerwise import Batch, LayerStack, fit_stack
+from .noprop import NoPropCT, NoPropDT, NoPropFM, Propagated, evaluating
+from .settings import Settings
+
+Model = NoPropDT | NoPropCT | NoPropFM | Propagated
+Progress = Callable  # progress(iterable, description) -> iterable
+
+
+def silent(iterable, description: str):
+    """No progress shown."""
+    return iterable
+
+
+# --- Draws ------------------------------------------------------------------------------------------------------------
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed made from several numbers, the same on every machine."""
+    return random.Random(",".join(map(str, numbers))).getrandbits(62)
+
+
+def reseed(seed: int, device: torch.device | str = "cpu") -> None:
+    """Set torch's global random state on the CPU and, where that is another one, on this device; on no other."""
+    torch.default_generator.manual_seed(seed)
+    if torch.device(device).type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """torch's global random state from a seed, on the CPU and this device; afterwards it is as it was."""
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        reseed(seed, device)
+        yield
+
+
+def shuffled(num_images: int, settings: Settings, epoch: int, device: torch.device) -> list[Tensor]:
+    """The batches of an epoch, as indices; the last one is shorter, but never one image, of which BatchNorm makes nothing."""
+    generator = torch.Generator().manual_seed(seed_of(settings.seed, epoch))
+    order = torch.randperm(num_images, generator=generator).to(device)
+    parts = list(order.split(settings.batch_size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+# --- What every pass is made of ---------------------------------------------------------------------------------------
+
+
+class Inputs:
+    """The layers' view of the images: features computed once where they stay the same, else anew for every batch."""
+
+    def __init__(self, model: Model, images: Tensor, settings: Settings, progress: Progress):
+        self.encoder, self.augment, self.dropout = model.encoder, settings.augment, settings.feature_dropout
+        self.fixed = not (model.train_encoder or settings.augment)
+        self.values = encode_images(model.encoder, images, progress) if self.fixed else images
+
+    def features(self, values: Tensor) -> Tensor:
+        """Some of ``self.values`` [B, ...] -> features [B, F]; draws from torch's global random state."""
+        x = values
+        if not self.fixed:
+            x = self.encoder(crop_and_flip(x) if self.augment else x)
+        if self.dropout:
+            x = x * (torch.rand_like(x) >= self.dropout) / (1 - self.dropout)
+        return x
+
+
+@torch.no_grad()
+def encode_images(encoder: nn.Module, images: Tensor, progress: Progress = silent) -> Tensor:
+    """Features of a frozen encoder for all images: [N, C, H, W] -> [N, F]."""
+    with evaluating(encoder):
+        return encode(encoder, images, progress=lambda chunks: progress(chunks, "features"))
+
+
+def layers_to_train(model: Model, settings: Settings) -> list[int]:
+    """Numbers, from 1, of the layers that the settings name and nobody has frozen."""
+    numbers = list(settings.layers or range(1, model.num_layers + 1))
+    if settings.layers is not None and not (isinstance(model, NoPropDT) and model.layer_local):
+        raise NoPropError(f"layers can be trained apart only where nothing is trained by several of them: {model.locality}")
+    if numbers[-1] > model.num_layers:
+        raise NoPropError(f"expected layers out of 1 to {model.num_layers}, got {numbers}")
+    learns = {t: _learns(model, t) for t in numbers}
+    if any(len(kinds) > 1 for kinds in learns.values()):
+        raise NoPropError("a layer is frozen in part: freeze whole layers, with layer.requires_grad_(False)")
+    if not any(True in kinds for kinds in learns.values()):
+        raise NoPropError("all layers are frozen: there is nothing to train")
+    return [t for t in numbers if True in learns[t]]
+
+
+def _learns(model: Model, t: int) -> set[bool]:
+    """Whether the parameters of part t are to be trained; both, where a layer is frozen in part."""
+    if isinstance(model, NoPropDT):
+        return {p.requires_grad for p in model.layers[t - 1].parameters()}
+    return {any(p.requires_grad for p in model.parameters())}  # one block: a part of it, as a schedule, may stay as it is
+
+
+def adam(parameters: list[Tensor], settings: Settings, capturable: bool = False) -> torch.optim.Optimizer:
+    """Adam or AdamW with the settings' rate and decay, one kernel for all parameters."""
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    return kind(parameters, **rates, fused=True, capturable=capturable)
+
+
+def one_cycle(step: int, num_steps: int, peak: float) -> tuple[float, float]:
+    """Learning rate and Adam's first-moment decay at step 0 ... num_steps - 1 of one cycle (Smith & Topin, 2019).
+
+    The rate goes from peak / 25 up to the peak in 30 % of the steps, and down to peak / 250,000; the decay from 0.95 down to
+    0.85 and up again; both along a cosine.
+    """
+
+    def between(start: float, end: float, share: float) -> float:
+        return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+    turn = 0.3 * num_steps - 1
+    if step <= turn:
+        return between(peak / 25, peak, step / turn), between(0.95, 0.85, step / turn)
+    share = (step - turn) / (num_steps - 1 - turn)
+    return between(peak, peak / 250_000, share), between(0.85, 0.95, share)
+
+
+class Schedule:
+    """Sets the learning rate of a step: constant, or one cycle over the run."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, settings: Settings, num_batches: int):
+        self.optimizer, self.settings, self.num_batches = optimizer, settings, num_batches
+
+    def __call__(self, epoch: int, batch: int) -> None:
+        """Before batch 0, 1, ... of epoch 1, 2, ..."""
+        if not self.settings.one_cycle:
+            return
+        step, total = (epoch - 1) * self.num_batches + batch, self.settings.epochs * self.num_batches
+        rate, decay = one_cycle(step, total, self.settings.learning_rate)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["betas"] = rate, (decay, group["betas"][1])
+
+
+def autocast(settings: Settings, device: torch.device) -> torch.autocast:
+    """The precision that the settings ask for. Without autocast's cache, which would keep the copies of an epoch's first
+    weights for all of the epoch."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16", cache_enabled=False)
+
+
+# --- The passes -------------------------------------------------------------------------------------------------------
+
+
+class Together:
+    """Trains the small layers of a NoPropDT as one stack, and with them its encoder, if that is to be trained."""
+
+    def __init__(self, model: Model, images: Tensor, labels: Tensor, settings: Settings, progress: Progress = silent):
+        if not isinstance(model, NoPropDT) or model.objective == "elbo":
+            raise NoPropError("only the small layers of a NoPropDT can be trained together; use order layer or interleaved")
+        if model.W.requires_grad:
+            raise NoPropError("learned embeddings are not trained together with the layers; use order layer or interleaved")
+        self.model, self.labels, self.settings, self.progress = model, labels, settings, progress
+        self.numbers = layers_to_train(model, settings)
+        self.inputs = Inputs(model, images, settings, progress)
+        self.layers = [model.layers[t - 1].train() for t in self.numbers]  # a stack stays in the mode that it is made in
+        # The hand-written stack has no bfloat16, and knows the one architecture of the recipes.
+        known = all(type(layer) is DenoisingMLP for layer in self.layers) and settings.precision == "float32"
+        self.stack = MLPStack(self.layers) if known else LayerStack(self.layers)
+        self.optimizer = adam([*self.stack.parameters(), *_trained(model.encoder)], settings)
+        self.set_rate = Schedule(self.optimizer, settings, len(shuffled(len(labels), settings, 0, labels.device)))
+
+    def __call__(self, epoch: int) -> Tensor:
+        """Train for one epoch, from 1: -> mean losses [layers]."""
+        settings, device = self.settings, self.labels.device
+        batches = shuffled(len(self.labels), settings, epoch, device)
+        bar = self.progress(batches, f"epoch {epoch}/{settings.epochs}")
+        with seeded(0, device), autocast(settings, device):
+            losses = fit_stack(self.stack, self.optimizer, self._noised(epoch, batches, bar), self.model.layer_losses)
+        self.stack.copy_to(self.layers)
+        return losses
+
+    def _noised(self, epoch: int, batches: list[Tensor], bar) -> Iterator[Batch]:
+        """(features [B, F], states [T, B, D], labels [B]) of every batch."""
+        rows = [t - 1 for t in self.numbers]
+        for i, _ in enumerate(bar):
+            if i % 8 == 0:
+                # Eight batches at once: on a CPU these many small calls take the time, not the numbers. The noise of all
+                # layers is drawn, whichever are trained: a layer sees the same states in any company.
+                reseed(seed_of(self.settings.seed, epoch, i), self.labels.device)
+                sizes, group = [len(part) for part in batches[i : i + 8]], torch.cat(batches[i : i + 8])
+                labels = self.labels[group]
+                states = self.model.noised_states(labels)
+                states = states if len(rows) == self.model.num_layers else states[rows]
+                values = self.inputs.values.index_select(0, group)  # several times as fast as values[group]
+                drawn = zip(values.split(sizes), states.split(sizes, 1), labels.split(sizes))
+            x, z, y = next(drawn)
+            self.set_rate(epoch, i)
+            yield self.inputs.features(x), z, y
+
+
+class InTurn:
+    """Trains one layer at a time: a pass over the data for each, or every batch through all of them. The reference."""
+
+    def __init__(self, model: Model, images: Tensor, labels: Tensor, settings: Settings, progress: Progress = silent):
+        graphed = settings.cuda_graphs and images.device.type == "cuda"
+        if graphed and (model.train_encoder or settings.one_cycle):
+            raise NoPropError("cuda_graphs needs a frozen encoder and a constant learning rate")
+        self.model, self.labels, self.settings, self.progress = model, labels, settings, progress
+        self.numbers = layers_to_train(model, settings)
+        self.inputs = Inputs(model, images, settings, progress)
+        self.optimizer = adam(_trained(model), settings, capturable=graphed)
+        self.set_rate = Schedule(self.optimizer, settings, len(shuffled(len(labels), settings, 0, labels.device)))
+        self.step = ReplayedSteps(self._step) if graphed else self._step
+
+    def __call__(self, epoch: int) -> Tensor:
+        """Train for one epoch, from 1: -> mean losses [layers]."""
+        settings, device = self.settings, self.labels.device
+        batches = shuffled(len(self.labels), settings, epoch, device)
+        steps = [(t, i) for t in self.numbers for i in range(len(batches))]
+        if settings.order == "interleaved":
+            steps.sort(key=lambda step: step[1])
+        totals = {t: torch.zeros((), device=device) for t in self.numbers}
+        with seeded(0, device):
+            for t, i in self.progress(steps, f"epoch {epoch}/{settings.epochs}"):
+                reseed(seed_of(settings.seed, epoch, t, i), device)
+                self.set_rate(epoch, i)  # every layer goes through a cycle of its own
+                with autocast(settings, device):
+                    x = self.inputs.features(self.inputs.values[batches[i]])
+                totals[t] += self.step(t, x, self.labels[batches[i]])
+        return (torch.stack(list(totals.values())) / len(batches)).cpu()
+
+    def _step(self, t: int, x: Tensor, y: Tensor) -> Tensor:
+        with autocast(self.settings, y.device):
+            loss = self.model.layer_loss(t, x, y).mean()
+        self.optimizer.zero_grad(set_to_none=True)  # the other layers' weights have no gradient, and so stay as they are
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]

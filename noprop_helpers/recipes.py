@@ -1,0 +1,360 @@
+"""Recipes: ready models with the settings that train them well. One table, ``RECIPES``: name -> recipe.
+
+A recipe is a frozen dataclass. Its fields are the model's own settings, and it has
+
+- ``build(shape)``: the model for data of this shape, with new weights from torch's global random state
+- ``prepare(model, images, labels, generator)``: what is computed from the training split without gradients
+- ``settings(shape)``: how it is trained
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import NoPropError
+from .backprop import BackpropNet, NeuralODE
+from .blocks import ConvBlock, ConvEncoder, DenoisingMLP, LinearReadout, RadialReadout, ResidualBlock, Standardize, TimedConvBlock
+from .embeddings import gaussian, orthogonal, prototypes
+from .features import PatchFeatures
+from .noprop import NoPropCT, NoPropDT, NoPropFM, Propagated
+from .schedules import LearnedGamma, alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas
+from .settings import Settings
+
+Recipe = Any  # one of the dataclasses below: see the module's docstring for what they have in common
+
+
+class Shape(NamedTuple):
+    """What a recipe must know of a data set: image (C, H, W), number of classes, number of training images."""
+
+    image: tuple[int, int, int]
+    num_classes: int
+    num_images: int
+
+    @property
+    def smallest_side(self) -> int:
+        return min(self.image[1:])
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """The published notebook's algorithm as it is: frozen random CNN, raw pixels, squared error, linear schedule from 1.0,
+    inference re-noised to alpha. Images under 10 pixels, which the notebook never met, are padded."""
+
+    num_steps: int = 10
+
+    def __post_init__(self):
+        _check_at_least(1, self, "num_steps")
+
+    def build(self, shape: Shape) -> NoPropDT:
+        _check_side(4, shape)
+        alphas = linear_alphas(self.num_steps)
+        return NoPropDT(
+            ConvEncoder(shape.image, padding=0 if shape.smallest_side >= 10 else 1),
+            [DenoisingMLP(128, shape.num_classes, shape.num_classes) for _ in range(self.num_steps)],
+            torch.eye(shape.num_classes),
+            alpha_bar_from_alphas(alphas),
+            objective="squared_error",
+            levels=alphas,
+        )
+
+    def prepare(self, model: NoPropDT, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
+        """Nothing: the notebook does not even standardise its pixels."""
+
+    def settings(self, shape: Shape) -> Settings:
+        return Settings(epochs=50)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """One small CNN trained by all layers, and so not layer-local. Settings chosen on 10,000 held-out MNIST digits."""
+
+    num_steps: int = 10
+    hidden_dim: int = 128
+
+    def __post_init__(self):
+        _check_at_least(1, self, "num_steps", "hidden_dim")
+
+    def build(self, shape: Shape) -> NoPropDT:
+        _check_side(4, shape)
+        padding = 0 if shape.smallest_side >= 18 else 1
+        encoder = ConvEncoder(shape.image, padding=padding, widths=(16, 32, 64), norm=True)
+        sizes = 128, shape.num_classes, shape.num_classes, self.hidden_dim
+        return NoPropDT(
+            nn.Sequential(_unfitted(shape), encoder),
+            [DenoisingMLP(*sizes) for _ in range(self.num_steps)],
+            torch.eye(shape.num_classes),
+            cosine_alpha_bar(self.num_steps),
+            train_encoder=True,
+            inference_noise=False,
+        )
+
+    def prepare(self, model: NoPropDT, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
+        """Mean and deviation of the pixels."""
+        model.encoder[0] = Standardize.fit(images, (0, 2, 3))
+
+    def settings(self, shape: Shape) -> Settings:
+        return Settings(epochs=_epochs(shape, 128, at_least=5), learning_rate=8e-3, one_cycle=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Local:
+    """Nothing trained across layers: k-means patch features fitted without gradient, and T independent layers.
+
+    Settings chosen on 5,000 held-out MNIST digits. ``num_centres`` and ``patch_size`` 0 go by the size of the images.
+    """
+
+    num_steps: int = 10
+    hidden_dim: int = 256
+    num_centres: int = 0
+    patch_size: int = 0
+
+    def __post_init__(self):
+        _check_at_least(1, self, "num_steps", "hidden_dim")
+        _check_at_least(0, self, "num_centres", "patch_size")
+
+    def build(self, shape: Shape) -> NoPropDT:
+        small = shape.smallest_side < 20
+        num_centres, patch_size = self.num_centres or (100 if small else 256), self.patch_size or (3 if small else 6)
+        if patch_size > shape.smallest_side:
+            raise NoPropError(f"patches of {patch_size} x {patch_size} pixels do not fit into images {list(shape.image)}")
+        if patch_size * shape.image[0] == 1:
+            raise NoPropError("one grey pixel, less its own mean, is nothing: patch_size must be at least 2")
+        encoder = PatchFeatures(shape.image[0], num_centres, patch_size)
+        sizes = encoder.feature_dim, shape.num_classes, shape.num_classes, self.hidden_dim
+        return NoPropDT(
+            encoder,
+            [DenoisingMLP(*sizes) for _ in range(self.num_steps)],
+            torch.eye(shape.num_classes),
+            cosine_alpha_bar(self.num_steps),
+            inference_noise=False,
+        )
+
+    def prepare(self, model: NoPropDT, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
+        """The dictionary of patches, and the principal components of what it sees."""
+        model.encoder.fit(images, generator=generator)
+
+    def settings(self, shape: Shape) -> Settings:
+        epochs = _epochs(shape, 256, at_least=6)
+        return Settings(epochs=epochs, batch_size=256, learning_rate=4e-3, one_cycle=True, feature_dropout=0.3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """Beyond the paper: layer-local residual networks, augmented images, one learning-rate cycle. For colour images."""
+
+    num_steps: int = 5
+    width: int = 64
+
+    def __post_init__(self):
+        _check_at_least(1, self, "num_steps", "width")
+
+    def build(self, shape: Shape) -> NoPropDT:
+        _check_side(8, shape)
+        sizes = shape.num_classes, shape.num_classes, self.width
+        layers = [ResidualBlock(shape.image, *sizes) for _ in range(self.num_steps)]
+        W, alpha_bar = torch.eye(shape.num_classes), cosine_alpha_bar(self.num_steps)
+        return NoPropDT(_unfitted(shape), layers, W, alpha_bar, inference_noise=False)
+
+    def prepare(self, model: NoPropDT, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
+        """Mean and deviation of the pixels."""
+        model.encoder = Standardize.fit(images, (0, 2, 3))
+
+    def settings(self, shape: Shape) -> Settings:
+        return Settings(
+            epochs=24, batch_size=512, learning_rate=4e-3, one_cycle=True, optimizer="adamw", weight_decay=0.05,
+            order="layer", precision="auto", augment=True,
+        )  # fmt: skip
+
+
+# --- The paper's models and settings (tables 1 and 3) -----------------------------------------------------------------
+
+EMBEDDINGS = ("one_hot", "learned", "prototype")
+
+
+class _Paper:
+    """What the paper's recipes share: Figure 6 blocks, three label embeddings, standardised pixels."""
+
+    def __post_init__(self):
+        _check_at_least(1, self, "num_steps")
+        _check_at_least(0, self, *(name for name in ("eta", "sigma") if hasattr(self, name)))
+        if self.embedding not in EMBEDDINGS:
+            raise NoPropError(f"embedding must be one of {', '.join(EMBEDDINGS)}, got {self.embedding!r}")
+
+    def prepare(self, model, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
+        """Mean and deviation of the pixels, and where trained embeddings start."""
+        model.encoder = Standardize.fit(images, (0, 2, 3))
+        if model.W.requires_grad:
+            start = embedding_start(self.embedding, images, labels, len(model.W), generator)
+            model.W.data.copy_(start.to(model.W.device))
+
+    def _sizes(self, shape: Shape) -> tuple:
+        """Arguments of a block: image shape, D, K, and whether the state goes through an image path of its own."""
+        _check_side(4, shape)
+        return shape.image, self._table(shape).shape[1], shape.num_classes, self.embedding == "prototype"
+
+    def _table(self, shape: Shape) -> Tensor:
+        """W [K, D] before ``prepare``."""
+        K, (channels, height, width) = shape.num_classes, shape.image
+        if self.embedding == "one_hot":
+            return torch.eye(K)
+        return nn.Parameter(torch.zeros(K, 20 if self.embedding == "learned" else channels * height * width))
+
+
+def embedding_start(name: str, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
+    """Where the paper's trained tables start: "learned" [K, 20] or "prototype" [K, C*H*W].
+
+    Learned ones start orthonormal where that is possible, else Gaussian; prototypes start at each class's medoid.
+    """
+    if name == "prototype":
+        return prototypes(images, labels, num_classes)
+    start = orthogonal if num_classes <= 20 else gaussian
+    return start(num_classes, 20, torch.Generator().manual_seed(generator.initial_seed()))
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperDT(_Paper):
+    """NoProp-DT: Figure 6 blocks, each with its own encoder, eq. 8."""
+
+    num_steps: int = 10
+    embedding: str = "one_hot"
+    radial: bool = False
+    eta: float = 0.1
+
+    def build(self, shape: Shape) -> NoPropDT:
+        W, sizes = self._table(shape), self._sizes(shape)
+        readout = (RadialReadout if self.radial else LinearReadout)(W.shape[1], shape.num_classes)
+        layers = [ConvBlock(*sizes) for _ in range(self.num_steps)]
+        alpha_bar = cosine_alpha_bar(self.num_steps)
+        return NoPropDT(_unfitted(shape), layers, W, alpha_bar, objective="elbo", readout=readout, eta=self.eta)
+
+    def settings(self, shape: Shape) -> Settings:
+        return _discrete(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperCT(_Paper):
+    """NoProp-CT: one Figure 6 block with time, a learned schedule, Euler steps."""
+
+    num_steps: int = 1000
+    embedding: str = "one_hot"
+    eta: float = 1.0
+
+    def build(self, shape: Shape) -> NoPropCT:
+        W, block = self._table(shape), TimedConvBlock(*self._sizes(shape))
+        gamma, readout = LearnedGamma(), LinearReadout(W.shape[1], shape.num_classes)
+        return NoPropCT(_unfitted(shape), block, W, gamma, readout, eta=self.eta, num_steps=self.num_steps)
+
+    def settings(self, shape: Shape) -> Settings:
+        return _continuous(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperFM(_Paper):
+    """NoProp-FM: one Figure 6 block with time; a readout only where the embeddings are learned."""
+
+    num_steps: int = 1000
+    embedding: str = "one_hot"
+    sigma: float = 0.0
+
+    def build(self, shape: Shape) -> NoPropFM:
+        W, block = self._table(shape), TimedConvBlock(*self._sizes(shape))
+        readout = LinearReadout(W.shape[1], shape.num_classes) if W.requires_grad else None
+        return NoPropFM(_unfitted(shape), block, W, readout, sigma=self.sigma, num_steps=self.num_steps)
+
+    def settings(self, shape: Shape) -> Settings:
+        return _continuous(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperBackprop(_Paper):
+    """The baseline: the blocks of ``PaperDT`` in a row, trained by back-propagation through all of them."""
+
+    num_steps: int = 10
+    embedding: str = "one_hot"
+
+    def build(self, shape: Shape) -> Propagated:
+        W, sizes = self._table(shape), self._sizes(shape)
+        blocks = [ConvBlock(*sizes) for _ in range(self.num_steps)]
+        return Propagated(_unfitted(shape), BackpropNet(blocks, W, LinearReadout(W.shape[1], shape.num_classes)))
+
+    def settings(self, shape: Shape) -> Settings:
+        return _discrete(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperAdjoint(_Paper):
+    """The continuous-time baseline: one block as a neural ODE, trained by the adjoint method of torchdiffeq."""
+
+    num_steps: int = 1000
+    embedding: str = "one_hot"
+
+    def build(self, shape: Shape) -> Propagated:
+        try:
+            from torchdiffeq import odeint_adjoint
+        except ImportError:
+            raise NoPropError("the recipe paper-adjoint needs torchdiffeq: pip install torchdiffeq") from None
+        W, block = self._table(shape), TimedConvBlock(*self._sizes(shape))
+        readout = LinearReadout(W.shape[1], shape.num_classes)
+        return Propagated(_unfitted(shape), NeuralODE(block, W, readout, odeint_adjoint, self.num_steps))
+
+    def settings(self, shape: Shape) -> Settings:
+        return dataclasses.replace(_continuous(shape), cuda_graphs=False)  # its solver is Python
+
+
+RECIPES = {
+    "shared": Shared,
+    "local": Local,
+    "published": Published,
+    "paper-dt": PaperDT,
+    "paper-ct": PaperCT,
+    "paper-fm": PaperFM,
+    "paper-backprop": PaperBackprop,
+    "paper-adjoint": PaperAdjoint,
+    "residual": Residual,
+}
+
+
+def recipe_named(name: str) -> Recipe:
+    """A recipe with its model's usual settings. Raises NoPropError where there is none of this name."""
+    if name not in RECIPES:
+        raise NoPropError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]()
+
+
+def _check_at_least(smallest: int, recipe: Recipe, *names: str) -> None:
+    for name in names:
+        if not smallest <= getattr(recipe, name) < float("inf"):
+            raise NoPropError(f"{name} must be at least {smallest}, got {getattr(recipe, name)}")
+
+
+def _check_side(smallest: int, shape: Shape) -> None:
+    if shape.smallest_side < smallest:
+        raise NoPropError(f"images {list(shape.image)} are too small for this recipe: it needs sides of {smallest} pixels")
+
+
+def _unfitted(shape: Shape) -> Standardize:
+    """Standardisation per channel before ``prepare``: it changes nothing."""
+    constants = 1, shape.image[0], 1, 1
+    return Standardize(torch.zeros(constants), torch.ones(constants))
+
+
+def _epochs(shape: Shape, batch_size: int, at_least: int) -> int:
+    # ``at_least`` suffices on the 60,000 images of MNIST; a small data set needs some 600 updates as well.
+    num_batches = -(-shape.num_images // batch_size)
+    return max(at_least, -(-600 // num_batches))
+
+
+def _discrete(shape: Shape) -> Settings:
+    # Table 3: 100 epochs on MNIST, 150 on the coloured images of CIFAR.
+    epochs = 100 if shape.image[0] == 1 else 150
+    return Settings(
+        epochs=epochs, optimizer="adamw", weight_decay=1e-3, order="layer", precision="auto", cuda_graphs=True
+    )
+
+
+def _continuous(shape: Shape) -> Settings:
+    # Table 3: 100 epochs on MNIST, 500 on CIFAR-10, 1000 on CIFAR-100.
+    epochs = 100 if shape.image[0] == 1 else 500 if shape.num_classes < 100 else 1000
+    return Settings(epochs=epochs, weight_decay=1e-3, order="layer", precision="auto", cuda_graphs=True)

@@ -1,0 +1,286 @@
+"""The one way from data to numbers: a ``Run`` says what to do, ``run`` builds, trains and measures.
+
+::
+
+    dataset = load_dataset("digits")
+    trained = run(plan(dataset, "local", {"epochs": "3"}), dataset)
+    trained.results["test_accuracy"]
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Callable, NamedTuple, Sequence
+
+import torch
+from torch import Tensor
+
+from . import NoPropError, checkpoints
+from .checkpoints import CheckpointError
+from .data import Dataset, dataset_checksum
+from .noprop import NoPropDT
+from .passes import Model, Progress, seed_of, seeded, silent
+from .recipes import RECIPES, Recipe, Shape, recipe_named
+from .settings import Settings, changed
+from .training import Keeper, fit, predictions
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that decides a run, as plain data: a recipe's name, its model's settings, how it is trained, on which data set,
+    and how it is measured.
+
+    ``inference_runs``: how often the test split is walked with fresh noise. ``steps``: numbers of inference steps at which a
+    continuous-time model is measured too. ``each_layer``: whether every layer of a chain is also asked alone.
+    """
+
+    recipe: str
+    model: Recipe
+    settings: Settings
+    dataset: str
+    inference_runs: int = 1
+    steps: tuple[int, ...] = ()
+    each_layer: bool = False
+
+
+class Trained(NamedTuple):
+    """A trained model, its numbers, the training losses [epochs, layers], and the classes that it said of every test image:
+    name of the measurement -> [N]."""
+
+    model: Model
+    results: dict
+    losses: Tensor
+    predictions: dict[str, Tensor]
+
+
+def shape_of(dataset: Dataset) -> Shape:
+    """What a recipe needs to know of a data set."""
+    return Shape(tuple(dataset.train_images.shape[1:]), len(dataset.class_names), len(dataset.train_labels))
+
+
+def plan(dataset: Dataset, recipe: str = "shared", changes: dict[str, str] | None = None) -> Run:
+    """A run of a recipe with its own settings for this data set, but for ``changes``: name of a setting -> text.
+
+    Names are the fields of ``Settings`` and of the recipe, e.g. {"learning_rate": "3e-3", "num_steps": "5"}. Raises
+    NoPropError where there is no such recipe or setting, a text does not fit, or the data have only one class.
+    """
+    if dataset.num_classes < 2:
+        raise NoPropError(f"{dataset.name} has one class, {dataset.class_names[0]!r}: there is nothing to tell apart")
+    model, changes = recipe_named(recipe), changes or {}
+    settings = model.settings(shape_of(dataset))
+    own, general = ({field.name for field in dataclasses.fields(value)} for value in (model, settings))
+    if unknown := [name for name in changes if name not in own | general]:
+        raise NoPropError(f"{recipe} has no setting {unknown[0]!r}; choose one of {', '.join(sorted(own | general))}")
+    model = changed(model, {name: text for name, text in changes.items() if name in own})
+    return Run(recipe, model, changed(settings, {name: text for name, text in changes.items() if name in general}), dataset.name)
+
+
+def as_data(run: Run) -> dict:
+    """A run as dictionaries, lists, numbers and text, from which ``from_data`` makes it again."""
+    return dataclasses.asdict(run)
+
+
+def from_data(data: dict) -> Run:
+    """The run that ``as_data`` described. Raises NoPropError where this version knows no such recipe or setting."""
+    try:
+        settings = data["settings"] | {"layers": data["settings"]["layers"] and tuple(data["settings"]["layers"])}
+        model = RECIPES[data["recipe"]](**data["model"])
+        return Run(**data | {"model": model, "settings": Settings(**settings), "steps": tuple(data["steps"])})
+    except (KeyError, TypeError) as error:
+        raise NoPropError(f"this description of a run is of another version: {error}") from None
+
+
+def build(run: Run, shape: Shape) -> Model:
+    """The run's model, its weights drawn from the run's seed, torch's random state left alone."""
+    with seeded(run.settings.seed):
+        return run.model.build(shape)
+
+
+def run(
+    run: Run,
+    dataset: Dataset,
+    *,
+    device: torch.device | str = "cpu",
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_every: float = 0.0,
+    progress: Progress = silent,
+) -> Trained:
+    """Build the run's model, train it, and measure it on the test split.
+
+    Seconds of training include fitting and computing features, not reading the data or measuring. ``checkpoint``, ``resume``
+    and ``checkpoint_every`` as in ``Keeper``.
+    """
+    run = dataclasses.replace(run, settings=run.settings.on(device))
+    keeper = Keeper(checkpoint, resume, checkpoint_every, description(run, dataset))
+    model, losses = trained(run, dataset, device, keeper, progress)
+    results, said = measured(model, run, dataset, device)
+    results |= {"train_seconds": keeper.seconds, "summed_loss_by_epoch": losses.sum(1).tolist()}
+    return Trained(model, results, losses, said)
+
+
+def trained(
+    run: Run,
+    dataset: Dataset,
+    device: torch.device | str,
+    keeper: Keeper,
+    progress: Progress = silent,
+    after_epoch: Callable[[Model], None] | None = None,
+) -> tuple[Model, Tensor]:
+    """The run's model, trained, and its losses [epochs, layers]. ``after_epoch`` sees it after every epoch.
+
+    Raises NoPropError where training diverged.
+    """
+    images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
+    model = build(run, shape_of(dataset)).to(device)
+    run.model.prepare(model, images, labels, torch.Generator(device).manual_seed(run.settings.seed))
+    model.to(device)
+    look = after_epoch and (lambda epoch: after_epoch(model))
+    losses = fit(model, images, labels, run.settings, keeper=keeper, progress=progress, after_epoch=look)
+    if not losses.isfinite().all():
+        epoch = losses.isfinite().all(1).tolist().index(False) + 1
+        raise NoPropError(f"training diverged: the loss of epoch {epoch} is not finite; try a smaller learning_rate")
+    return model, losses
+
+
+def num_parameters(model: Model) -> int:
+    """How many numbers of a model are trained."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def description(run: Run, dataset: Dataset) -> dict:
+    """What a file of weights must say to be used: the run, the shape of the images, the classes' names, the data's checksum."""
+    shape = shape_of(dataset)
+    return {
+        "run": as_data(run),
+        "image_shape": list(shape.image),
+        "num_images": shape.num_images,
+        "class_names": list(dataset.class_names),
+        "dataset_checksum": dataset_checksum(dataset),
+    }
+
+
+# --- Measuring --------------------------------------------------------------------------------------------------------
+
+
+def measured(model: Model, run: Run, dataset: Dataset, device: torch.device | str = "cpu") -> tuple[dict, dict[str, Tensor]]:
+    """Accuracies on the test split, and what the model said: -> (results, measurement -> classes [N]).
+
+    The noise of every measurement follows from the run's seed and the measurement's number alone: the same model gives the
+    same numbers whenever it is measured. ``test_accuracy`` is the mean of the walks in ``test_accuracy_by_run``.
+    """
+    images, labels = dataset.test_images.to(device), dataset.test_labels.to(device)
+    said = {}
+    for number, (name, predict) in enumerate(_ways(model, run).items()):
+        generator = torch.Generator(device).manual_seed(seed_of(run.settings.seed, 0, number))
+        said[name] = predictions(model, images, generator, predict)
+    right = {name: (classes == labels).double().mean().item() for name, classes in said.items()}
+    walks = [right.pop(f"walk_{i}") for i in range(run.inference_runs)]
+    results = {"test_accuracy": sum(walks) / len(walks), "test_accuracy_by_run": walks}
+    layers = [right.pop(name) for name in list(right) if name.startswith("layer_")]
+    steps = {name.removeprefix("steps_"): right.pop(name) for name in list(right) if name.startswith("steps_")}
+    results |= right | ({"layer_alone_accuracy": layers} if layers else {})
+    results |= {"test_accuracy_by_steps": steps} if steps else {}
+    if model.W.requires_grad:  # learned embeddings may move together
+        distance = torch.pdist(model.W.detach())
+        results["embedding_distance"] = {"smallest": distance.min().item(), "mean": distance.mean().item()}
+    return results, {name: classes.cpu() for name, classes in said.items()}
+
+
+def _ways(model: Model, run: Run) -> dict:
+    """What is measured of a model: name -> ``predict(images, generator=...)``."""
+    ways = {f"walk_{i}": model.predict for i in range(run.inference_runs)}
+    ways |= {f"steps_{n}": functools.partial(model.predict, num_steps=n) for n in run.steps if n <= run.model.num_steps}
+    if not isinstance(model, NoPropDT):
+        return ways
+    ways["top_layer_accuracy"] = functools.partial(model.predict_alone, t=model.num_layers)
+    if model.levels is None:  # the other way to walk
+        name = "accuracy_without_noise" if model.inference_noise else "accuracy_with_noise"
+        ways[name] = functools.partial(model.predict, noise=not model.inference_noise)
+    if run.each_layer:
+        ways |= {f"layer_{t}": functools.partial(model.predict_alone, t=t) for t in range(1, model.num_layers + 1)}
+    return ways
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+
+
+class Loaded(NamedTuple):
+    """A model from its file, the run that made it, what the file says of its data (see ``description``), the losses
+    [epochs, layers] and the seconds of its training."""
+
+    model: Model
+    run: Run
+    about: dict
+    history: Tensor
+    seconds: float
+
+
+def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
+    """The model of a checkpoint that ``run`` wrote, ready to predict.
+
+    Raises CheckpointError where the file holds only a part of the layers (``join`` puts parts together), or no such model.
+    """
+    content = checkpoints.load(path, device)
+    loaded = _empty(content, path, device)
+    if loaded.run.settings.layers is not None:
+        raise CheckpointError(f"{path} holds layers {_named(loaded.run.settings.layers)} alone; join it with the others' files")
+    checkpoints.load_state(loaded.model, content["state"], path)
+    return loaded
+
+
+def join(paths: Sequence[str | Path], device: torch.device | str = "cpu") -> Loaded:
+    """One model from files that hold some of its layers each, trained apart.
+
+    Raises CheckpointError where layers are missing or come twice, a part is not trained to its end, or two parts are not of
+    one run: another seed, other settings, other data.
+    """
+    contents = {str(path): checkpoints.load(path, device) for path in paths}
+    first = next(iter(contents))
+    whole = _empty(contents[first], first, device)
+    owner = {}
+    for path, content in contents.items():
+        run, about = _empty(content, path, device).run, content["about"]
+        epochs = len(content["history"])
+        if epochs < run.settings.epochs:
+            raise CheckpointError(f"{path} is trained for {epochs} of {run.settings.epochs} epochs: go on with --resume")
+        checkpoints.check_same(_without_layers(about), _without_layers(whole.about), path)
+        for t in run.settings.layers or range(1, whole.model.num_layers + 1):
+            if t in owner:
+                raise CheckpointError(f"layer {t} is in both {owner[t]} and {path}; name one of them")
+            owner[t] = path
+    if missing := [t for t in range(1, whole.model.num_layers + 1) if t not in owner]:
+        raise CheckpointError(f"nobody trained layers {_named(missing)}: give their files too")
+    # What belongs to no layer, as a readout, comes from the file of layer 1.
+    for path in sorted(contents, key=lambda path: owner[1] == path):
+        checkpoints.load_state(whole.model, whole.model.state_dict() | contents[path]["state"], path)
+    run = dataclasses.replace(whole.run, settings=dataclasses.replace(whole.run.settings, layers=None))
+    parts = [contents[path] for path in sorted(contents, key=lambda path: min(t for t in owner if owner[t] == path))]
+    history = torch.cat([part["history"] for part in parts], 1)
+    return Loaded(whole.model, run, whole.about | {"run": as_data(run)}, history, sum(part["seconds"] for part in parts))
+
+
+def save_trained(path: str | Path, loaded: Loaded) -> None:
+    """Write a whole model, so that ``load_trained`` reads it. It holds no training to resume."""
+    told = {"about": loaded.about, "model": loaded.model.identity(), "history": loaded.history, "seconds": loaded.seconds}
+    checkpoints.save(path, told | {"state": loaded.model.state_dict()})
+
+
+def _empty(content: dict, path: str | Path, device: torch.device | str) -> Loaded:
+    """The model that a checkpoint describes, without its weights."""
+    about = content.get("about", {})
+    if "run" not in about or "history" not in content:
+        raise CheckpointError(f"{path} does not say what model it holds; build the model and call its load(path)")
+    run = from_data(about["run"])
+    model = build(run, Shape(tuple(about["image_shape"]), len(about["class_names"]), about["num_images"])).to(device).eval()
+    checkpoints.check_same(content["model"], model.identity(), path)
+    return Loaded(model, run, about, content["history"], content["seconds"])
+
+
+def _without_layers(about: dict) -> dict:
+    settings = {name: value for name, value in about["run"]["settings"].items() if name != "layers"}
+    return about | {"run": about["run"] | {"settings": settings}}
+
+
+def _named(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))

@@ -1,0 +1,426 @@
+"""Records: the whole run as data, results apart, seeds kept as soon as there is one and never mixed with others'."""
+
+import json
+import shlex
+
+import numpy
+import pytest
+import torch
+from conftest import some_of
+from scipy import stats
+
+from noprop_helpers import NoPropError, checkpoints
+from noprop_helpers import __main__ as cli
+from noprop_helpers.checkpoints import CheckpointError
+from noprop_helpers.lab import recording, records
+from noprop_helpers.lab.experiments import EXPERIMENTS, Experiment
+from noprop_helpers.lab.recording import STUDIES, Recording, Study, record, record_name
+from noprop_helpers.runs import load_trained, measured
+
+CHANGES = {"epochs": "2", "num_steps": "2", "hidden_dim": "16", "num_centres": "20", "learning_rate": "3e-3"}
+
+
+@pytest.fixture
+def data(digits):
+    return some_of(digits, 150, 40)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, data):
+    """Experiments of a second, on a few digits under whatever name is asked for; and code of one commit."""
+    monkeypatch.setattr(recording, "load_dataset", lambda name, root=None: data._replace(name=name))
+    monkeypatch.setattr(records, "git_commit", lambda: "0123456789ab")
+    more = {"inference_runs": 2, "each_layer": True}
+    add = monkeypatch.setitem
+    add(EXPERIMENTS, "small", Experiment("a test", "digits", (0, 1, 2), recipe="local", changes=CHANGES, **more))
+    paper = {"epochs": "2", "num_steps": "2", "eta": "0.3", "batch_size": "50"}
+    add(EXPERIMENTS, "blocks", Experiment("a test", "digits", (0,), recipe="paper-dt", changes=paper))
+    flow = {"epochs": "1", "num_steps": "3"}
+    add(EXPERIMENTS, "flow", Experiment("a test", "digits", (0,), recipe="paper-fm", changes=flow, steps=(1, 2, 3)))
+
+
+def tiny(monkeypatch, seeds=(0, 1, 2), fail_at=None, study="tiny"):
+    """An experiment that takes no time; -> the seeds that it was asked for."""
+    calls = []
+
+    def one(experiment, dataset, seed, recording, checkpoint):
+        calls.append(seed)
+        if seed == fail_at:
+            raise KeyboardInterrupt
+        return {"test_accuracy": seed / 10}, {"walk": torch.arange(len(dataset.test_labels)) * (seed + 1)}
+
+    monkeypatch.setitem(STUDIES, study, Study(one, lambda *_: {"settings": {"learning_rate": 1e-3}}))
+    monkeypatch.setitem(EXPERIMENTS, "tiny", Experiment("a test", "digits", seeds, study))
+    return calls
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def interrupted(monkeypatch, folder, at=2):
+    """The experiment "tiny", broken off at a seed; -> what is kept."""
+    tiny(monkeypatch, fail_at=at)
+    with pytest.raises(KeyboardInterrupt):
+        record("tiny", Recording(folder))
+    assert names_in(folder) == ["tiny.partial"]
+    return (folder / "tiny.partial").read_bytes()
+
+
+# --- What a record holds ---
+
+
+def test_results_stand_apart_from_settings(tmp_path, digits):
+    value = record("small", Recording(tmp_path))
+    assert json.loads((tmp_path / "small.json").read_text()) == value and names_in(tmp_path) == ["small.json", "small.npz"]
+    assert [run["seed"] for run in value["runs"]] == [0, 1, 2]
+    assert value["run"]["model"] == {"num_steps": 2, "hidden_dim": 16, "num_centres": 20, "patch_size": 0}
+    settings = value["run"]["settings"]
+    assert (settings["learning_rate"], settings["epochs"], settings["one_cycle"]) == (3e-3, 2, True)
+    assert "seed" not in settings and value["run"]["study"] == "run" and value["run"]["recipe"] == "local"
+    said = set(settings) | set(value["run"]["model"])
+    for run in value["runs"]:  # measurements, and nothing but these
+        assert run.keys() == {"seed", "seconds", "results"} and not said & run["results"].keys()
+    assert not said & value["summary"].keys()
+    identity = value["run"]["identity"]
+    assert len(identity["alpha_bar"]) == 3 and identity["objective"] == "cross_entropy" and value["run"]["parameters"] > 0
+
+
+def test_the_whole_run_is_in_the_record(tmp_path):
+    run = record("blocks", Recording(tmp_path))["run"]
+    assert (run["model"]["eta"], run["identity"]["eta"], run["identity"]["num_steps"]) == (0.3, 0.3, 2)
+    assert run["settings"]["optimizer"] == "adamw" and run["settings"]["weight_decay"] == 1e-3
+    flow = record("flow", Recording(tmp_path))["run"]
+    assert flow["steps"] == [1, 2, 3] and flow["model"]["embedding"] == "one_hot"
+    assert flow["identity"] == {"kind": "NoPropFM", "num_classes": 10, "num_steps": 3, "sigma": 0.0}
+
+
+@pytest.mark.parametrize("study", ["audit", "published_loop", "layers"])
+def test_other_studies_say_what_they_do_too(study, data):
+    name = {"audit": "mnist_audit", "published_loop": "mnist_published_loop", "layers": "mnist_layers"}[study]
+    told = STUDIES[study].describe(EXPERIMENTS[name], data, Recording())
+    assert json.loads(json.dumps(told, allow_nan=False)) and "seed" not in told["settings"]
+    assert told["settings"]["learning_rate"] == (4e-3 if study == "layers" else 1e-3)
+    if study == "audit":
+        assert told["models"]["published"]["epochs"] == 50 and told["models"]["cosine"]["objective"] == "cross_entropy"
+
+
+def test_a_record_says_on_what_machine_with_which_data_and_code(tmp_path, data):
+    value = record("small", Recording(tmp_path))
+    told = value["environment"]
+    assert told["processor"] and isinstance(told["instruction_sets"], list) and told["cores"] >= 1
+    assert told["threads"] == torch.get_num_threads() and told["device_type"] == "cpu" and told["tf32"] is None
+    assert {"python", "torch", "torchvision", "torchdiffeq", "numpy", "scikit-learn"} <= told["versions"].keys()
+    assert told["versions"]["torch"] == torch.__version__
+    dataset = value["dataset"]
+    assert (dataset["name"], dataset["train"], dataset["test"]) == ("digits", 150, 40)
+    assert dataset["checksum"] == recording.dataset_checksum(data)
+    assert value["git_commit"] == "0123456789ab" and value["source"] == records.source_checksum()
+    assert value["peak_memory_mib"] > 0 and value["date"] == records.today()
+    assert record("small", Recording(tmp_path, commit="fedcba"))["git_commit"] == "fedcba"  # of a copy without git
+
+
+def test_the_source_is_known_without_a_commit(tmp_path, monkeypatch):
+    """Any line of any file of the package counts, and its name."""
+    package = tmp_path / "package" / "lab"
+    package.mkdir(parents=True)
+    (package / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(records, "__file__", str(package / "records.py"))
+    seen = [records.source_checksum()]
+    (package / "a.py").write_text("x = 2\n")
+    seen.append(records.source_checksum())
+    (package / "a.py").rename(package.parent / "a.py")
+    seen.append(records.source_checksum())
+    (package / "b.py").touch()
+    seen.append(records.source_checksum())
+    (package / "notes.txt").touch()
+    assert len(set(seen)) == 4 and records.source_checksum() == seen[-1] and seen[0].startswith("sha256:")
+
+
+def test_the_summary_is_mean_error_and_interval(tmp_path):
+    value = record("small", Recording(tmp_path))
+    measured_ones = [run["results"]["test_accuracy"] for run in value["runs"]]
+    told = value["summary"]["test_accuracy"]
+    assert told["mean"] == pytest.approx(sum(measured_ones) / 3) and told["n"] == 3
+    low, high = stats.ttest_1samp(measured_ones, 0.0).confidence_interval(0.95)
+    assert (told["mean"] - told["interval"], told["mean"] + told["interval"]) == pytest.approx((low, high))
+    assert told["interval"] == pytest.approx(4.3027 * told["standard_error"], rel=1e-4)  # t with two degrees of freedom
+    assert value["summary"]["seconds"]["mean"] == pytest.approx(sum(run["seconds"] for run in value["runs"]) / 3)
+    assert len(value["summary"]["layer_alone_accuracy"]) == 2
+
+
+# --- Predictions ---
+
+
+@pytest.mark.parametrize("name", ["small", "flow"])
+def test_predictions_give_the_accuracies_of_the_record(name, tmp_path, data):
+    """With numpy alone: what was said of every test image, of every measurement and seed."""
+    value = record(name, Recording(tmp_path))
+    said, labels = numpy.load(tmp_path / f"{name}.npz", allow_pickle=False), data.test_labels.numpy()
+    for run in value["runs"]:
+        results = run["results"]
+        right = {key.split("/")[1]: (said[key] == labels).mean() for key in said if key.startswith(f"{run['seed']}/")}
+        walks = [right.pop(f"walk_{i}") for i in range(len(results["test_accuracy_by_run"]))]
+        assert walks == pytest.approx(results["test_accuracy_by_run"])
+        assert sum(walks) / len(walks) == pytest.approx(results["test_accuracy"])
+        for key, accuracy in right.items():
+            told = results.get(key)
+            if key.startswith("layer_"):
+                told = results["layer_alone_accuracy"][int(key.removeprefix("layer_")) - 1]
+            if key.startswith("steps_"):
+                told = results["test_accuracy_by_steps"][key.removeprefix("steps_")]
+            assert told == pytest.approx(accuracy), key
+        assert len(right) == (4 if name == "small" else 3)
+    assert {key.split("/")[0] for key in said} == {str(run["seed"]) for run in value["runs"]}
+
+
+def test_predictions_are_compact_and_hold_any_number_of_classes(monkeypatch, tmp_path):
+    """A byte an image where that is enough, and never a class cut to fit into one."""
+    tiny(monkeypatch, seeds=(0, 9))
+    record("tiny", Recording(tmp_path))
+    said = numpy.load(tmp_path / "tiny.npz")
+    assert said["0/walk"].dtype == numpy.uint8 and said["0/walk"].tolist() == list(range(40))
+    assert said["9/walk"].tolist() == [10 * i for i in range(40)]  # up to 390
+
+
+# --- The command ---
+
+
+def test_the_command_carries_threads_and_precision_and_repeats_the_record(tmp_path, monkeypatch):
+    """Typed again, in another folder: the same results, to the last digit, and the same predictions."""
+    monkeypatch.setattr("noprop_helpers.settings.computes_bfloat16", lambda device: True)
+    for name, precision in (("small", "float32"), ("blocks", "bfloat16")):  # this one goes by what the processor computes
+        value = record(name, Recording(tmp_path))
+        words = shlex.split(value["command"])
+        assert words[:4] == ["python", "-m", "noprop_helpers", "record"]
+        options = cli._parser().parse_args(words[3:])
+        assert (options.name, options.device, options.dataset) == (name, "cpu", None)
+        assert (options.threads, options.precision) == (torch.get_num_threads(), precision)
+        assert value["run"]["settings"]["precision"] == precision
+        (tmp_path / "again").mkdir(exist_ok=True)
+        with monkeypatch.context() as m:  # a processor that would rather compute otherwise
+            m.setattr("noprop_helpers.settings.computes_bfloat16", lambda device: False)
+            assert cli.main([*words[3:], "--output", str(tmp_path / "again")]) == 0
+        again = records.read_record(name, tmp_path / "again")
+        assert again["run"] == value["run"] and again["command"] == value["command"]
+        for run in [*value["runs"], *again["runs"]]:
+            del run["seconds"], run["results"]["train_seconds"]
+        assert again["runs"] == value["runs"]
+        one, two = numpy.load(tmp_path / f"{name}.npz"), numpy.load(tmp_path / "again" / f"{name}.npz")
+        assert all((one[key] == two[key]).all() for key in one) and set(one) == set(two)
+
+
+def test_a_record_in_another_precision_says_so(tmp_path):
+    value = record("small", Recording(tmp_path, precision="bfloat16"))
+    assert value["run"]["settings"]["precision"] == "bfloat16" and "--precision bfloat16" in value["command"]
+
+
+def test_train_and_record_train_alike(tmp_path, monkeypatch, data):
+    """The same recipe, settings and seed: the same accuracy, whichever command made it."""
+    value = record("blocks", Recording(tmp_path))
+    monkeypatch.setattr(cli, "load_dataset", lambda *a, **k: data)
+    changes = [word for name, text in EXPERIMENTS["blocks"].changes.items() for word in ("--set", f"{name}={text}")]
+    assert cli.main(["train", "--preset", "paper", *changes, "--json", str(tmp_path / "train.json")]) == 0
+    told = json.loads((tmp_path / "train.json").read_text())
+    assert told["test_accuracy"] == value["runs"][0]["results"]["test_accuracy"]
+    assert told["precision"] == value["run"]["settings"]["precision"]
+
+
+def test_a_precision_that_a_study_does_not_know_is_refused(tmp_path):
+    """The audit computes in float32: a command that said otherwise would be a lie."""
+    for precision in ("bfloat16", "auto"):
+        with pytest.raises(NoPropError, match="mnist_audit computes in float32 alone, got precision"):
+            record("mnist_audit", Recording(tmp_path, precision=precision))
+    assert names_in(tmp_path) == []
+
+
+# --- Other data ---
+
+
+@pytest.mark.parametrize("dataset, name", [
+    (None, "tiny"), ("digits", "tiny@digits"), ("folder:/data/cifar10-jpeg/", "tiny@cifar10-jpeg"), ("folder:x", "tiny@x"),
+])  # fmt: skip
+def test_a_record_of_other_data_has_another_name(dataset, name, monkeypatch, tmp_path):
+    tiny(monkeypatch)
+    assert record_name("tiny", dataset) == name
+    value = record("tiny", Recording(tmp_path), dataset)
+    assert names_in(tmp_path) == [f"{name}.json", f"{name}.npz"]
+    assert (f" --dataset {dataset} " in value["command"]) == (dataset is not None)
+
+
+def test_a_try_on_other_data_leaves_the_record_alone(monkeypatch, tmp_path):
+    tiny(monkeypatch)
+    record("tiny", Recording(tmp_path))
+    before = {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path)}
+    record("tiny", Recording(tmp_path), "folder:mine")
+    assert names_in(tmp_path) == ["tiny.json", "tiny.npz", "tiny@mine.json", "tiny@mine.npz"]
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+# --- Interruptions ---
+
+
+def test_an_interrupted_record_goes_on_where_it_stopped(monkeypatch, tmp_path):
+    interrupted(monkeypatch, tmp_path)
+    calls = tiny(monkeypatch)
+    value = record("tiny", Recording(tmp_path))
+    assert calls == [2] and [run["results"]["test_accuracy"] for run in value["runs"]] == [0.0, 0.1, 0.2]
+    assert names_in(tmp_path) == ["tiny.json", "tiny.npz"]
+    assert set(numpy.load(tmp_path / "tiny.npz")) == {"0/walk", "1/walk", "2/walk"}  # the earlier seeds' too
+
+
+def test_a_record_whose_end_failed_is_written_from_what_is_kept(monkeypatch, tmp_path):
+    calls = tiny(monkeypatch)
+    with monkeypatch.context() as m, pytest.raises(CheckpointError):
+        m.setattr(records, "write_json", lambda path, value: checkpoints.write_bytes("/no/such/folder/x", b""))
+        record("tiny", Recording(tmp_path))
+    assert "tiny.partial" in names_in(tmp_path)
+    record("tiny", Recording(tmp_path))
+    assert calls == [0, 1, 2] and names_in(tmp_path) == ["tiny.json", "tiny.npz"]
+
+
+def changed_environment(**changes):
+    before = records.environment
+    return lambda device: before(device) | changes
+
+
+@pytest.mark.parametrize("where, change, message", [
+    ("git_commit", lambda: "another", "has git_commit 0123456789ab, expected another"),
+    ("source_checksum", lambda: "sha256:another", "has source sha256:.*, expected sha256:another"),
+    ("environment", changed_environment(threads=64), "has threads .*, expected 64"),
+    ("environment", changed_environment(processor="Z80"), "has processor .*, expected Z80"),
+    ("environment", changed_environment(versions={"torch": "9.9"}), "has torch .*, expected 9.9"),
+])  # fmt: skip
+def test_finished_seeds_of_other_code_or_machine_are_refused(where, change, message, monkeypatch, tmp_path):
+    """Not thrown away, not mixed in: the difference is named, and what can be done."""
+    before = interrupted(monkeypatch, tmp_path)
+    calls = tiny(monkeypatch)
+    monkeypatch.setattr(records, where, change)
+    with pytest.raises(CheckpointError, match=message) as refused:
+        record("tiny", Recording(tmp_path))
+    assert "2 finished seeds are kept there: --fresh begins anew" in str(refused.value)
+    assert calls == [] and (tmp_path / "tiny.partial").read_bytes() == before
+    record("tiny", Recording(tmp_path, fresh=True))
+    assert calls == [0, 1, 2] and names_in(tmp_path) == ["tiny.json", "tiny.npz"]
+
+
+def test_finished_seeds_of_other_data_or_another_run_are_refused(monkeypatch, tmp_path, data):
+    before = interrupted(monkeypatch, tmp_path)
+    calls = tiny(monkeypatch)
+    with monkeypatch.context() as m, pytest.raises(CheckpointError, match="has checksum sha256:.*, expected sha256"):
+        m.setattr(recording, "load_dataset", lambda *a: data._replace(train_images=data.train_images.flip(3)))
+        record("tiny", Recording(tmp_path))
+    with monkeypatch.context() as m, pytest.raises(CheckpointError, match="has learning_rate 0.001, expected 0.1"):
+        m.setitem(STUDIES, "tiny", STUDIES["tiny"]._replace(describe=lambda *_: {"settings": {"learning_rate": 0.1}}))
+        record("tiny", Recording(tmp_path))
+    assert calls == [] and (tmp_path / "tiny.partial").read_bytes() == before
+
+
+def stopped_in(epoch, seed, monkeypatch, folder, name="small"):
+    """The recording of an experiment, killed in an epoch of a seed, as by Ctrl-C."""
+    seen = []
+
+    def progress(work, text):
+        seen.append(text)
+        if text.startswith(f"epoch {epoch}") and sum(text.startswith("epoch 1") for text in seen) == seed + 1:
+            raise KeyboardInterrupt
+        return work
+
+    monkeypatch.setattr(recording, "CHECKPOINT_EVERY", 0)
+    with pytest.raises(KeyboardInterrupt):
+        record(name, Recording(folder, progress=progress))
+
+
+def test_a_seed_killed_in_its_training_goes_on_from_its_checkpoint(monkeypatch, tmp_path):
+    """To the numbers of a recording that nobody stopped."""
+    for folder in ("straight", "cut"):
+        (tmp_path / folder).mkdir()
+    straight = record("small", Recording(tmp_path / "straight"))
+    stopped_in(2, 1, monkeypatch, tmp_path / "cut")
+    assert names_in(tmp_path / "cut") == ["small.1.checkpoint", "small.partial"]
+    seen = []
+    resumed = record("small", Recording(tmp_path / "cut", progress=lambda work, text: seen.append(text) or work))
+    assert [text for text in seen if text.startswith("epoch")] == ["epoch 2/2", "epoch 1/2", "epoch 2/2"]
+    for run in [*straight["runs"], *resumed["runs"]]:
+        del run["seconds"], run["results"]["train_seconds"]
+    assert resumed["runs"] == straight["runs"] and names_in(tmp_path / "cut") == ["small.json", "small.npz"]
+
+
+def test_a_seed_killed_while_it_was_measured_gives_the_same_numbers(monkeypatch, tmp_path):
+    """Its training is over and in its file; the model that comes back from there says what the trained one would have said."""
+    (tmp_path / "cut").mkdir()
+    straight = record("blocks", Recording(tmp_path))
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr("noprop_helpers.runs.measured", die)
+        record("blocks", Recording(tmp_path / "cut"))
+    assert names_in(tmp_path / "cut") == ["blocks.0.checkpoint", "blocks.partial"]
+    loaded = load_trained(tmp_path / "cut" / "blocks.0.checkpoint")
+    again = record("blocks", Recording(tmp_path / "cut"))
+    for key in ("test_accuracy", "top_layer_accuracy", "accuracy_without_noise"):
+        told = straight["runs"][0]["results"][key]
+        assert again["runs"][0]["results"][key] == told
+        assert measured(loaded.model, loaded.run, recording.load_dataset("digits"))[0][key] == told
+
+
+def test_the_training_of_a_seed_is_not_continued_by_other_code(monkeypatch, tmp_path):
+    """Also where no seed is finished yet."""
+    stopped_in(2, 0, monkeypatch, tmp_path)
+    monkeypatch.setattr(records, "git_commit", lambda: "another")
+    with pytest.raises(CheckpointError, match="expected another; 0 finished seeds are kept there: --fresh"):
+        record("small", Recording(tmp_path))
+    assert names_in(tmp_path) == ["small.0.checkpoint", "small.partial"]
+    seen = []
+    record("small", Recording(tmp_path, fresh=True, progress=lambda work, text: seen.append(text) or work))
+    assert seen.count("epoch 1/2") == 3 and names_in(tmp_path) == ["small.json", "small.npz"]
+
+
+def test_a_kill_between_two_seeds_stops_nothing(monkeypatch, tmp_path):
+    """After a seed is kept, before its checkpoint is removed: that is of no use to the next seed, nor in its way."""
+    monkeypatch.setattr(recording, "CHECKPOINT_EVERY", 0)
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(recording, "_remove_checkpoints", die)
+        record("small", Recording(tmp_path))
+    assert names_in(tmp_path) == ["small.0.checkpoint", "small.partial"]
+    value = record("small", Recording(tmp_path))
+    assert [run["seed"] for run in value["runs"]] == [0, 1, 2] and names_in(tmp_path) == ["small.json", "small.npz"]
+
+
+# --- What cannot be recorded ---
+
+
+def test_an_unknown_experiment_is_refused(tmp_path):
+    with pytest.raises(NoPropError, match="unknown experiment 'nope'; choose one of mnist_shared"):
+        record("nope", Recording(tmp_path))
+
+
+def test_a_folder_that_is_not_there_is_told_before_the_work(monkeypatch, tmp_path):
+    calls = tiny(monkeypatch)
+    with pytest.raises(CheckpointError, match="the folder .*no does not exist; create it first"):
+        record("tiny", Recording(tmp_path / "no"))
+    assert calls == []
+
+
+def test_the_command_writes_the_record_and_says_so_in_one_line(monkeypatch, tmp_path, capsys):
+    tiny(monkeypatch)
+    copy = ["--json", str(tmp_path / "copy.json")]
+    assert cli.main(["record", "tiny", "--output", str(tmp_path), *copy, "--commit", "abc"]) == 0
+    out, complaints = capsys.readouterr()
+    assert out.startswith("tiny: 3 seeds in ") and len(out.splitlines()) == 1 and complaints == ""
+    assert (tmp_path / "copy.json").read_text() == (tmp_path / "tiny.json").read_text()
+    assert records.read_record("tiny", tmp_path)["git_commit"] == "abc"
+    interrupted_folder = tmp_path / "other"
+    interrupted_folder.mkdir()
+    interrupted(monkeypatch, interrupted_folder)
+    tiny(monkeypatch)
+    monkeypatch.setattr(records, "git_commit", lambda: "another")
+    assert cli.main(["record", "tiny", "--output", str(interrupted_folder)]) == 2
+    assert "--fresh begins anew" in capsys.readouterr().err
+    assert cli.main(["record", "tiny", "--output", str(interrupted_folder), "--fresh"]) == 0

@@ -1,0 +1,120 @@
+import json
+import math
+import stat
+
+import numpy
+import pytest
+from scipy import stats
+
+from noprop_helpers.lab import records
+from noprop_helpers.lab.bench import SUITES
+from noprop_helpers.lab.experiments import EXPERIMENTS
+
+
+def test_mean_and_standard_error_by_hand():
+    value = records.mean_and_standard_error([1.0, 2.0, 6.0])
+    assert value["mean"] == 3.0 and value["n"] == 3
+    assert value["standard_error"] == pytest.approx(math.sqrt((4 + 1 + 9) / 2 / 3))
+
+
+def test_the_interval_is_students():
+    """Two degrees of freedom: 4.303 standard errors, not two."""
+    value = records.mean_and_standard_error([1.0, 2.0, 6.0])
+    assert value["interval"] == pytest.approx(4.3027 * value["standard_error"], rel=1e-4)
+    low, high = stats.ttest_1samp([1.0, 2.0, 6.0], 0.0).confidence_interval()
+    assert (low, high) == pytest.approx((3 - value["interval"], 3 + value["interval"]))
+
+
+def test_one_value_has_neither_error_nor_interval():
+    assert records.mean_and_standard_error([0.5]) == {"mean": 0.5, "standard_error": None, "interval": None, "n": 1}
+    assert records.percent({"mean": 0.5, "standard_error": None}) == "50.00\N{NO-BREAK SPACE}%"
+
+
+def test_percent_text():
+    text = records.percent({"mean": 0.99214, "standard_error": 0.00031})
+    assert text.replace("\N{NO-BREAK SPACE}", " ") == "99.21 ± 0.03 %" and " " not in text
+
+
+def test_summarize_follows_the_structure_and_takes_numbers_alone():
+    summary = records.summarize([{"a": {"b": [s, 2]}} for s in (0, 1)])
+    assert {k: summary["a"]["b"][0][k] for k in ("mean", "standard_error", "n")} == {"mean": 0.5, "standard_error": 0.5, "n": 2}
+    for setting in ("adam", True, None):  # a setting is no measurement
+        with pytest.raises(ValueError, match="results are numbers"):
+            records.summarize([{"x": setting}])
+
+
+def test_write_json_is_all_or_nothing(tmp_path):
+    path = tmp_path / "out.json"
+    records.write_json(path, {"a": 1})
+    with pytest.raises(ValueError):
+        records.write_json(path, {"a": math.nan})  # not JSON
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_a_missing_record_names_its_command(tmp_path):
+    with pytest.raises(ValueError, match="record mnist_shared"):
+        records.read_record("mnist_shared", tmp_path)
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        records.read_record("broken", tmp_path)
+
+
+def test_the_environment_says_on_what():
+    told = records.environment()
+    assert {"processor", "instruction_sets", "cores", "threads", "tf32", "versions", "platform"} <= told.keys()
+    assert {"torch", "torchvision", "torchdiffeq", "numpy", "scikit-learn", "python"} <= told["versions"].keys()
+
+
+# --- The committed ones ---
+
+BENCHES = {f"bench_{suite}" for suite in SUITES}
+COMMITTED = sorted(records.FOLDER.glob("*.json"))
+
+
+def same(a, b):
+    """Equal, floats up to rounding: another version of scipy may end on another digit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == pytest.approx(b, rel=1e-9) if isinstance(a, float) else a == b
+
+
+@pytest.mark.parametrize("path", [path for path in COMMITTED if path.stem in BENCHES], ids=lambda path: path.stem)
+def test_committed_benchmarks_are_complete(path):
+    """Every row says what it was compared with, and by how much at least and at most."""
+    record = json.loads(path.read_text())
+    assert record["command"].startswith(f"python -m noprop_helpers bench --suite {record['benchmark']} ")
+    assert "--threads" in record["command"] and path.stem == f"bench_{record['benchmark']}"
+    assert record["environment"]["device"] and record["dataset"]["checksum"].startswith("sha256:") and record["date"]
+    assert record["git_commit"] and not record["git_commit"].endswith("-dirty")
+    for row in record["rows"]:
+        assert {"part", "name", "value", "unit", "baseline", "ratio", "ratio_min", "ratio_max"} <= row.keys()
+        assert (row["baseline"] is None) == (row["ratio"] is None)
+        assert row["ratio"] is None or row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+
+
+@pytest.mark.parametrize("path", [path for path in COMMITTED if path.stem not in BENCHES], ids=lambda path: path.stem)
+def test_committed_records_are_complete(path):
+    """Every record says what was run, on what, how to repeat it, and its summary follows from its results."""
+    record = json.loads(path.read_text())
+    assert record["experiment"] == path.stem in EXPERIMENTS
+    assert record["command"].startswith(f"python -m noprop_helpers record {path.stem} ") and "--threads" in record["command"]
+    for key in ("description", "run", "environment", "git_commit", "date", "peak_memory_mib"):
+        assert record[key], key
+    assert {"learning_rate", "epochs", "batch_size", "precision", "order"} <= record["run"]["settings"].keys()
+    assert record["dataset"]["checksum"].startswith("sha256:")
+    assert not record["git_commit"].endswith("-dirty")
+    assert [run["seed"] for run in record["runs"]] == list(EXPERIMENTS[path.stem].seeds)
+    results = [run["results"] | {"seconds": run["seconds"]} for run in record["runs"]]
+    assert same(records.summarize(results), record["summary"])
+
+
+@pytest.mark.parametrize("path", sorted(records.FOLDER.glob("*.npz")), ids=lambda path: path.stem)
+def test_committed_predictions_are_of_every_test_image(path):
+    record = records.read_json(path.with_suffix(".json"))
+    said = numpy.load(path)
+    assert {int(name.split("/")[0]) for name in said} == {run["seed"] for run in record["runs"]}
+    assert all(said[name].shape == (record["dataset"]["test"],) for name in said)

@@ -1,0 +1,578 @@
+import copy
+import dataclasses
+import functools
+
+import pytest
+import torch
+from conftest import K, built, dropout_stack, generator, small_dt, small_stack, states_equal, unchanged
+from torch import nn
+
+from noprop_helpers import NoPropError
+from noprop_helpers.augment import crop_and_flip
+from noprop_helpers.blocks import ConvEncoder, DenoisingMLP
+from noprop_helpers.layerwise import fit_layers
+from noprop_helpers.noprop import NoPropDT
+from noprop_helpers.passes import (
+    Inputs,
+    InTurn,
+    Schedule,
+    Together,
+    encode_images,
+    layers_to_train,
+    one_cycle,
+    reseed,
+    seed_of,
+    seeded,
+    shuffled,
+    silent,
+)
+from noprop_helpers.schedules import cosine_alpha_bar
+from noprop_helpers.settings import ORDERS, Settings
+from noprop_helpers.training import fit
+
+each_order = pytest.mark.parametrize("order", ORDERS)
+needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU")
+
+
+def model_for(order, images, **options):
+    """What can be trained in this order: a stack of perceptrons, or the paper's blocks."""
+    return small_stack() if order == "together" else small_dt(images, **options)
+
+
+# --- Draws ---
+
+
+def test_seeded_draws_follow_from_the_seed_and_leave_no_trace():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with seeded(7):
+        inside = torch.rand(2)
+    assert torch.equal(torch.rand(2), expected)
+    torch.manual_seed(99)
+    with pytest.raises(KeyboardInterrupt), seeded(7):
+        assert torch.equal(torch.rand(2), inside)
+        raise KeyboardInterrupt
+    torch.manual_seed(99)
+    after = torch.rand(2)
+    torch.manual_seed(99)
+    with seeded(8):
+        assert not torch.equal(torch.rand(2), inside)
+    assert torch.equal(torch.rand(2), after)
+
+
+def test_reseed_is_torchs_seed_on_the_cpu():
+    torch.manual_seed(11)
+    expected = torch.rand(2)
+    reseed(11)
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("order", ["layer", "together"])
+def test_training_on_a_cpu_seeds_no_gpu(order, few_digits, monkeypatch):
+    """``torch.manual_seed`` would: it seeds every device there is."""
+
+    def refuse(seed):
+        raise AssertionError("a GPU was seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
+    with pytest.raises(AssertionError):
+        torch.manual_seed(0)  # so that this test can fail
+    monkeypatch.setattr(torch, "manual_seed", torch.default_generator.manual_seed)
+    model = model_for(order, few_digits.train_images)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
+    fit(model, few_digits.train_images, few_digits.train_labels, Settings(order=order))
+
+
+@needs_a_gpu
+def test_seeding_leaves_other_devices_alone():
+    """The CPU's seed touches no GPU; a GPU's, no other one; and all are afterwards as they were."""
+    states = [torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())]
+    with seeded(5):
+        assert all(torch.equal(state, torch.cuda.get_rng_state(i)) for i, state in enumerate(states))
+    with seeded(5, "cuda:0"):
+        first = torch.rand(2, device="cuda:0")
+        assert all(torch.equal(state, torch.cuda.get_rng_state(i)) for i, state in enumerate(states) if i > 0)
+    with seeded(5, "cuda:0"):
+        assert torch.equal(torch.rand(2, device="cuda:0"), first)
+    assert all(torch.equal(state, torch.cuda.get_rng_state(i)) for i, state in enumerate(states))
+
+
+def test_a_seed_is_made_of_all_its_numbers_in_their_order():
+    seeds = [seed_of(*numbers) for numbers in [(0,), (0, 1), (1, 0), (0, 1, 2), (0, 12), (1, 2, 0), (0, 2, 1)]]
+    assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)
+    assert seed_of(0, 1, 2) == 4116934017487079951  # on every machine, with every version of Python
+
+
+def test_batches_follow_from_seed_and_epoch():
+    settings, cpu = Settings(batch_size=10, seed=4), torch.device("cpu")
+    batches = shuffled(37, settings, 2, cpu)
+    assert [len(batch) for batch in batches] == [10, 10, 10, 7]
+    assert sorted(torch.cat(batches).tolist()) == list(range(37))
+    torch.rand(5)  # what else is drawn does not count
+    assert all(map(torch.equal, batches, shuffled(37, settings, 2, cpu)))
+    for others in (shuffled(37, settings, 3, cpu), shuffled(37, dataclasses.replace(settings, seed=5), 2, cpu)):
+        assert not torch.equal(torch.cat(batches), torch.cat(others))
+
+
+@pytest.mark.parametrize("num_images, sizes", [(20, [10, 10]), (21, [10, 11]), (22, [10, 10, 2]), (1, [1]), (11, [11])])
+def test_no_batch_is_one_image_where_that_can_be_helped(num_images, sizes):
+    assert [len(b) for b in shuffled(num_images, Settings(batch_size=10), 1, torch.device("cpu"))] == sizes
+
+
+@each_order
+@pytest.mark.parametrize("extra", ["dropout in the layers", "feature_dropout"])
+def test_what_was_drawn_before_does_not_matter(order, extra, digits):
+    """Training follows from its seed, whatever state torch's global generator is in, before it and between its epochs."""
+    images, labels = digits.train_images[:200], digits.train_labels[:200]
+    settings = Settings(epochs=3, batch_size=16, order=order, seed=5)  # 13 batches: more than are drawn at once
+    settings = dataclasses.replace(settings, feature_dropout=0.2 if extra == "feature_dropout" else 0)
+    plain, disturbed, other = (dropout_stack() for _ in range(3))
+    torch.manual_seed(1)
+    losses = fit(plain, images, labels, settings)
+    torch.manual_seed(2)
+    again = fit(disturbed, images, labels, settings, after_epoch=lambda epoch: torch.randn(epoch))
+    assert torch.equal(losses, again) and states_equal(plain, disturbed)
+    fit(other, images, labels, dataclasses.replace(settings, seed=6))
+    assert not states_equal(plain, other)
+
+
+@each_order
+def test_training_leaves_the_callers_random_state_alone(order, few_digits):
+    model = model_for(order, few_digits.train_images)
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    fit(model, few_digits.train_images, few_digits.train_labels, Settings(order=order, feature_dropout=0.1))
+    assert torch.equal(torch.rand(1), expected)
+
+
+# --- Learning rate ---
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 5, 7, 10, 11, 100, 999])
+def test_one_cycle_is_torchs_rate_and_momentum_at_every_step(num_steps):
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    reference = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.8, total_steps=num_steps)
+    for step in range(num_steps):
+        (group,) = optimizer.param_groups
+        assert one_cycle(step, num_steps, 0.8) == pytest.approx((group["lr"], group["betas"][0]), rel=1e-9)
+        optimizer.step()
+        if step < num_steps - 1:
+            reference.step()
+
+
+def test_one_cycle_turns_where_it_says():
+    """The peak, and with it the smallest decay, after 30 % of the steps; the ends of the docstring."""
+    cycle = [one_cycle(step, 100, 0.5) for step in range(100)]
+    assert cycle[0] == pytest.approx((0.02, 0.95)) and cycle[29] == pytest.approx((0.5, 0.85))
+    assert cycle[-1] == pytest.approx((0.5 / 250_000, 0.95)) and max(cycle) == cycle[29]
+
+
+def test_a_schedule_goes_by_epoch_and_batch():
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=0.3, betas=(0.7, 0.99))
+    Schedule(optimizer, Settings(epochs=2, learning_rate=0.3), 4)(2, 1)
+    assert optimizer.param_groups[0]["lr"] == 0.3 and optimizer.param_groups[0]["betas"] == (0.7, 0.99)
+    cycle = Schedule(optimizer, Settings(epochs=2, learning_rate=0.3, one_cycle=True), 4)
+    for epoch, batch in [(2, 1), (1, 0), (1, 3), (2, 3)]:  # in any order: nothing is counted
+        cycle(epoch, batch)
+        rate, decay = one_cycle(4 * (epoch - 1) + batch, 8, 0.3)
+        assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (rate, (decay, 0.99))
+
+
+# --- Inputs ---
+
+
+def test_features_of_a_frozen_encoder_are_computed_once_and_as_it_predicts(few_digits):
+    """Also while it is in training mode, and without leaving a trace in it."""
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.BatchNorm2d(1), ConvEncoder((1, 8, 8), padding=1, norm=True), nn.Dropout(0.5)).train()
+    seen = []
+    with unchanged(encoder):
+        features = encode_images(encoder, few_digits.train_images, lambda chunks, text: seen.append(text) or chunks)
+    assert seen == ["features"] and encoder.training
+    torch.testing.assert_close(features, encoder.eval()(few_digits.train_images))
+    model = small_dt(few_digits.train_images)
+    inputs = Inputs(model, few_digits.train_images, Settings(order="layer"), silent)
+    torch.testing.assert_close(inputs.values, model.encoder(few_digits.train_images))
+    assert inputs.features(inputs.values[:3]).data_ptr() == inputs.values.data_ptr()  # as they are
+
+
+def test_a_trained_encoder_sees_every_batch_anew(few_digits):
+    model = built("shared", few_digits.train_images, few_digits.train_labels, num_steps=2)
+    inputs = Inputs(model, few_digits.train_images, Settings(), silent)
+    assert inputs.values is few_digits.train_images
+    model.encoder[0].mean += 1  # what the encoder is by now
+    assert torch.equal(inputs.features(few_digits.train_images[:4]), model.encoder(few_digits.train_images[:4]))
+
+
+class Witness(nn.Module):
+    """A layer that remembers what features it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.seen = nn.Linear(K, K), []
+
+    def forward(self, features, z):
+        self.seen.append(features.detach().clone())
+        return self.linear(z)
+
+
+@pytest.mark.parametrize("order", ["layer", "interleaved"])
+def test_augmented_images_reach_the_layers_drawn_from_epoch_layer_and_batch(order, few_digits):
+    """Every layer's every batch is moved and mirrored by its own draws, and goes through the frozen encoder afterwards."""
+    images, labels = few_digits.train_images, few_digits.train_labels
+    settings = Settings(epochs=2, batch_size=50, augment=True, order=order, seed=3)
+    model = small_dt(images, T=2)
+    model.layers = nn.ModuleList(Witness() for _ in range(2))
+    fit(model, images, labels, settings)
+    for t in (1, 2):
+        seen = iter(model.layers[t - 1].seen)
+        for epoch in (1, 2):
+            for i, batch in enumerate(shuffled(len(images), settings, epoch, labels.device)):
+                reseed(seed_of(3, epoch, t, i))
+                assert torch.equal(next(seen), model.encoder(crop_and_flip(images[batch])))
+
+
+@each_order
+def test_feature_dropout_zeroes_a_share_and_keeps_the_mean(order, digits):
+    """Every batch anew, in training alone; the same seed gives the same weights."""
+    seen, images, labels = [], torch.ones(300, 1, 8, 8), digits.train_labels[:300]
+
+    class Spy(DenoisingMLP):
+        def forward(self, features, z):
+            seen.append(features)
+            return super().forward(features, z)
+
+    def train():
+        torch.manual_seed(0)
+        layers = [Spy(64, K, K, hidden_dim=4) for _ in range(2)]
+        model = NoPropDT(nn.Flatten(), layers, torch.eye(K), cosine_alpha_bar(2))
+        settings = Settings(epochs=2, batch_size=100, order=order, feature_dropout=0.25, seed=3)
+        fit(model, images, labels, settings)
+        return model
+
+    first = train()
+    values = torch.cat([x.detach().flatten() for x in seen])
+    assert set(values.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert (values == 0).double().mean().item() == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / len(values)) ** 0.5)
+    assert len({tuple(x.flatten().tolist()) for x in seen}) == len(seen)
+    torch.manual_seed(99)
+    assert states_equal(first, train())
+    seen.clear()
+    first.predict(images[:5], generator())
+    assert all((x == 1).all() for x in seen)
+
+
+def test_a_frozen_encoder_stays_as_it_predicts(few_digits):
+    """Its BatchNorm goes on with its running averages, and leaves them alone."""
+    model = small_dt(few_digits.train_images, T=1)
+    model.encoder = nn.BatchNorm2d(1).requires_grad_(False)
+    fit(model, few_digits.train_images, few_digits.train_labels, Settings(order="layer", augment=True))
+    assert model.encoder.num_batches_tracked == 0
+    assert model.layers[0].image_path[2].num_batches_tracked == 2  # a layer's own goes with its training
+
+
+@each_order
+def test_a_trained_encoder_is_trained_and_a_frozen_one_is_not(order, few_digits):
+    images, labels = few_digits.train_images, few_digits.train_labels
+    for train_encoder in (True, False):
+        torch.manual_seed(0)
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
+        before = copy.deepcopy(encoder)
+        layers = [DenoisingMLP(16, K, K, hidden_dim=8) for _ in range(2)]
+        model = NoPropDT(encoder, layers, torch.eye(K), cosine_alpha_bar(2), train_encoder=train_encoder)
+        fit(model, images, labels, Settings(order=order))
+        assert states_equal(encoder, before) != train_encoder == (not model.layer_local)
+
+
+# --- Which layers ---
+
+
+@each_order
+def test_frozen_layers_stay_as_they_are(order, few_digits):
+    """Their weights and their running statistics, in every order; the others learn what they would have learned."""
+    images, labels, settings = few_digits.train_images, few_digits.train_labels, Settings(epochs=2, order=order)
+    whole, frozen, start = (model_for(order, images) for _ in range(3))
+    for t in (1, 3):
+        frozen.layers[t - 1].requires_grad_(False)
+    assert fit(whole, images, labels, settings).shape == (2, 3)
+    assert fit(frozen, images, labels, settings).shape == (2, 1)
+    assert states_equal(frozen.layers[0], start.layers[0]) and states_equal(frozen.layers[2], start.layers[2])
+    assert not states_equal(frozen.layers[1], start.layers[1])
+    assert_same_weights(frozen.layers[1], whole.layers[1], order)
+
+
+@each_order
+def test_a_layer_learns_the_same_in_any_company(order, digits):
+    """Alone, with one other, with all: the same batches, states, dropped features and dropout within the layer."""
+    images, labels = digits.train_images[:300], digits.train_labels[:300]
+    settings = Settings(epochs=2, batch_size=25, order=order, one_cycle=True, feature_dropout=0.2)  # 12 batches
+    whole, start = model_for(order, images), model_for(order, images)
+    losses = fit(whole, images, labels, settings)
+    for layers in [(2,), (1, 2), (2, 3)]:
+        part = model_for(order, images)
+        own = fit(part, images, labels, dataclasses.replace(settings, layers=layers))
+        for t in (1, 2, 3):
+            if t in layers:
+                assert_same_weights(part.layers[t - 1], whole.layers[t - 1], order)
+            else:
+                assert states_equal(part.layers[t - 1], start.layers[t - 1])
+        # The shared readout's own loss is part of every layer's, and depends on how often it was trained.
+        if order == "together":
+            torch.testing.assert_close(own, losses[:, [t - 1 for t in layers]], rtol=1e-5, atol=0)
+
+
+def assert_same_weights(a, b, order):
+    # A stack of another number of layers is cut among threads and vectors in another way, and so rounds otherwise.
+    rounding = 1e-5 if order == "together" else 0.0
+    torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=rounding, atol=rounding)
+
+
+def test_layers_to_train_are_those_asked_for_and_not_frozen(few_digits):
+    model = small_dt(few_digits.train_images)
+    assert layers_to_train(model, Settings(order="layer")) == [1, 2, 3]
+    assert layers_to_train(model, Settings(order="layer", layers=(2, 3))) == [2, 3]
+    model.layers[1].requires_grad_(False)
+    assert layers_to_train(model, Settings(order="layer")) == [1, 3]
+    assert layers_to_train(model, Settings(order="layer", layers=(2, 3))) == [3]
+    flow = built("paper-fm", few_digits.train_images, few_digits.train_labels, num_steps=2)
+    assert layers_to_train(flow, Settings(order="layer")) == [1]
+
+
+@each_order
+def test_layers_frozen_in_part_or_all_of_them_are_refused(order, few_digits):
+    """In part, they would follow their weight decay or their stack; all of them, there would be nothing to do."""
+    images, labels = few_digits.train_images, few_digits.train_labels
+    model = model_for(order, images)
+    next(model.layers[1].parameters()).requires_grad_(False)
+    for layers in (None, (2, 3)):
+        with pytest.raises(NoPropError, match="a layer is frozen in part: freeze whole layers"):
+            fit(model, images, labels, Settings(order=order, layers=layers))
+    model.layers.requires_grad_(False)
+    with pytest.raises(NoPropError, match="all layers are frozen: there is nothing to train"):
+        fit(model, images, labels, Settings(order=order))
+    model.layers[0].requires_grad_(True)
+    with pytest.raises(NoPropError, match="all layers are frozen"):
+        fit(model, images, labels, Settings(order=order, layers=(2, 3)))
+
+
+@pytest.mark.parametrize("name", ["paper-ct", "paper-fm", "paper-backprop"])
+def test_a_frozen_block_is_refused_too(name, few_digits):
+    model = built(name, few_digits.train_images, few_digits.train_labels, num_steps=2).requires_grad_(False)
+    with pytest.raises(NoPropError, match="all layers are frozen: there is nothing to train"):
+        fit(model, few_digits.train_images, few_digits.train_labels, Settings(order="layer"))
+
+
+def test_part_of_one_block_may_be_frozen(few_digits):
+    """A schedule that stays: there are no other layers that this one could be mistaken for."""
+    model = built("paper-ct", few_digits.train_images, few_digits.train_labels, num_steps=2)
+    model.gamma.requires_grad_(False)
+    schedule, block = copy.deepcopy(model.gamma), copy.deepcopy(model.block)
+    fit(model, few_digits.train_images, few_digits.train_labels, Settings(order="layer", weight_decay=0.1))
+    assert states_equal(model.gamma, schedule) and not states_equal(model.block, block)
+
+
+def test_what_layers_share_cannot_be_trained_apart(few_digits):
+    images, labels = few_digits.train_images, few_digits.train_labels
+    one = Settings(order="layer", layers=(1,))
+    shared = built("shared", images, labels, num_steps=2)
+    learned = small_dt(images, nn.Parameter(torch.eye(K)))
+    flow = built("paper-fm", images, labels, num_steps=2)
+    for model, message in [
+        (shared, "not layer-local: one encoder is trained by all layers"),
+        (learned, "not layer-local: one embedding is trained by all layers"),
+        (flow, "one block for all times"),
+    ]:
+        with pytest.raises(NoPropError, match=f"layers can be trained apart only where .*{message}"):
+            fit(model, images, labels, one)
+    with pytest.raises(NoPropError, match=r"expected layers out of 1 to 3, got \[2, 4\]"):
+        fit(small_stack(), images, labels, Settings(layers=(2, 4)))
+
+
+@pytest.mark.parametrize("name", ["paper-dt", "paper-ct", "paper-fm", "paper-backprop"])
+def test_only_small_layers_are_trained_together(name, few_digits):
+    model = built(name, few_digits.train_images, few_digits.train_labels, num_steps=2)
+    with pytest.raises(NoPropError, match="only the small layers of a NoPropDT can be trained together"):
+        fit(model, few_digits.train_images, few_digits.train_labels, Settings(order="together"))
+    learned = small_stack(W=nn.Parameter(torch.eye(K)))
+    with pytest.raises(NoPropError, match="learned embeddings are not trained together"):
+        fit(learned, few_digits.train_images, few_digits.train_labels, Settings())
+
+
+# --- The passes ---
+
+
+class OtherLayer(DenoisingMLP):
+    """The same perceptron under another name, which the hand-written stack does not know."""
+
+
+@pytest.mark.parametrize("kind, stack", [(DenoisingMLP, "MLPStack"), (OtherLayer, "LayerStack")])
+@pytest.mark.parametrize("settings", [Settings(), Settings(one_cycle=True, optimizer="adamw", weight_decay=0.1)])
+def test_together_is_the_readable_loop(kind, stack, settings, digits):
+    """Chapter 3's ``fit_layers`` on the same batches and states, in float64: the same weights and losses."""
+    images, labels = digits.train_images[:300].double(), digits.train_labels[:300]
+    settings = dataclasses.replace(settings, epochs=2, batch_size=16, learning_rate=1e-2, seed=9)  # 19 batches an epoch
+    torch.manual_seed(0)
+    layers = [kind(64, K, K, hidden_dim=8) for _ in range(3)]
+    model = NoPropDT(nn.Flatten(), layers, torch.eye(K), cosine_alpha_bar(3)).double()
+    looped = copy.deepcopy(model.layers)
+    one_pass = Together(model, images, labels, settings)
+    assert type(one_pass.stack).__name__ == stack
+    losses = torch.stack([one_pass(epoch) for epoch in (1, 2)])
+
+    make = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    optimizers = [
+        make(layer.parameters(), settings.learning_rate, weight_decay=settings.weight_decay) for layer in looped
+    ]
+    rates = [Schedule(optimizer, settings, 19) for optimizer in optimizers]
+    for epoch in (1, 2):
+        parts, means = shuffled(300, settings, epoch, labels.device), []
+        for i, part in enumerate(parts):
+            if i % 8 == 0:  # the states of eight batches come from one seed
+                reseed(seed_of(settings.seed, epoch, i))
+                group = torch.cat(parts[i : i + 8])
+                states = iter(model.noised_states(labels[group]).split([len(p) for p in parts[i : i + 8]], 1))
+            for rate in rates:
+                rate(epoch, i)
+            batch = images[part].flatten(1), next(states), labels[part]
+            means.append(fit_layers(looped, optimizers, [batch], model.layer_losses))
+        torch.testing.assert_close(torch.stack(means).mean(0), losses[epoch - 1], rtol=1e-5, atol=0, check_dtype=False)
+    torch.testing.assert_close(model.layers.state_dict(), looped.state_dict(), rtol=1e-9, atol=1e-9)
+
+
+def test_both_orders_give_the_same_weights(digits):
+    """With fixed embeddings no layer depends on another: a layer at a time or a batch at a time, bit for bit."""
+    images, labels = digits.train_images[:300], digits.train_labels[:300]
+    layerwise, interleaved = small_dt(images), small_dt(images)
+    settings = Settings(epochs=2, batch_size=100, seed=3, one_cycle=True, optimizer="adamw", weight_decay=1e-3)
+    losses = [
+        fit(model, images, labels, dataclasses.replace(settings, order=order))
+        for model, order in ((layerwise, "layer"), (interleaved, "interleaved"))
+    ]
+    # The readout is shared, but only sees sampled clean states: it and its loss may differ, the layers may not.
+    torch.testing.assert_close(losses[0], losses[1], rtol=0.01, atol=0)
+    assert losses[0].shape == (2, 3)
+    assert states_equal(layerwise.layers, interleaved.layers)
+    assert not states_equal(layerwise.layers, small_dt(images).layers)
+
+
+def test_in_turn_is_a_plain_loop(digits):
+    """Algorithm 1 written out, an optimizer for each layer and one for the readout, dropout and one cycle included."""
+    images, labels, epochs = digits.train_images[:300], digits.train_labels[:300], (1, 2)
+    settings = Settings(epochs=2, order="layer", one_cycle=True, optimizer="adamw", weight_decay=0.1, seed=9)
+    model, looped = small_dt(images, T=2), small_dt(images, T=2)
+    one_pass = InTurn(model.train(), images, labels, settings)
+    losses = torch.stack([one_pass(epoch) for epoch in epochs])
+
+    looped.train().encoder.eval()
+    parts = [*looped.layers, looped.readout]
+    optimizers = [torch.optim.AdamW(part.parameters(), weight_decay=0.1, fused=True) for part in parts]
+    expected = torch.zeros(2, 2)
+    for epoch in epochs:
+        batches = shuffled(300, settings, epoch, labels.device)
+        for t in (1, 2):
+            own = optimizers[t - 1], optimizers[-1]
+            for i, batch in enumerate(batches):
+                reseed(seed_of(9, epoch, t, i))
+                loss = looped.layer_loss(t, looped.encoder(images[batch]), labels[batch]).mean()
+                for optimizer in own:
+                    optimizer.zero_grad()
+                loss.backward()
+                for optimizer in own:
+                    (group,) = optimizer.param_groups
+                    group["lr"], decay = one_cycle(3 * (epoch - 1) + i, 6, settings.learning_rate)
+                    group["betas"] = decay, 0.999
+                    optimizer.step()
+                expected[epoch - 1, t - 1] += loss.detach() / 3
+    torch.testing.assert_close(losses, expected)
+    torch.testing.assert_close(model.state_dict(), looped.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["layer", "interleaved"])
+def test_in_turn_goes_by_layer_or_by_batch(order, few_digits):
+    """Which step comes when, and what each starts from: the seed of its epoch, layer and batch."""
+    images, labels, steps = few_digits.train_images, few_digits.train_labels, []
+    settings, model = Settings(epochs=1, batch_size=64, order=order, seed=2), small_dt(images, T=2)
+    own_loss = model.layer_loss
+
+    def layer_loss(t, x, y):
+        steps.append((t, y, torch.rand(1)))
+        return own_loss(t, x, y)
+
+    model.layer_loss = layer_loss
+    seen = []
+    InTurn(model, images, labels, settings, lambda work, text: seen.append((len(work), text)) or work)(1)
+    assert seen == [(2, "features"), (6, "epoch 1/1")]  # what there is to do, for a progress bar
+    expected = [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    expected = expected if order == "layer" else sorted(expected, key=lambda step: step[1])
+    batches = shuffled(len(images), settings, 1, labels.device)
+    for (t, y, drawn), (expected_t, i) in zip(steps, expected, strict=True):
+        assert t == expected_t and torch.equal(y, labels[batches[i]])
+        reseed(seed_of(2, 1, t, i))
+        assert torch.equal(drawn, torch.rand(1))
+
+
+@each_order
+def test_training_does_not_depend_on_the_mode_that_a_model_comes_in(order, few_digits):
+    """A model that was trained before, or loaded, may be in evaluation mode: its dropout must drop out all the same."""
+    new, used = dropout_stack(), dropout_stack().eval()
+    for model in (new, used):
+        fit(model, few_digits.train_images, few_digits.train_labels, Settings(epochs=2, order=order))
+    assert states_equal(new, used)
+
+
+def test_a_last_batch_of_one_does_not_break_batch_norm(digits):
+    images, labels = digits.train_images[:65], digits.train_labels[:65]
+    fit(small_dt(images, T=1), images, labels, Settings(batch_size=32, order="layer"))
+
+
+# --- Precision ---
+
+
+@pytest.mark.parametrize("which", ["together", "layer", "shared"])
+def test_bfloat16_learns_as_float32_does(which, digits):
+    """Every step must see the weights of the step before, the encoder's too: a stale copy would not learn within an epoch."""
+    images, labels, losses = digits.train_images[:512], digits.train_labels[:512], []
+    settings = Settings(epochs=2, batch_size=16, learning_rate=2e-3 if which == "shared" else 1e-2)
+    settings = dataclasses.replace(settings, order="layer" if which == "layer" else "together")
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        if which == "shared":
+            model = built("shared", images, labels, num_steps=2)
+        else:
+            layers = [DenoisingMLP(64, K, K, hidden_dim=32) for _ in range(2)]
+            model = NoPropDT(nn.Flatten(), layers, torch.eye(K), cosine_alpha_bar(2))
+        losses.append(fit(model, images, labels, dataclasses.replace(settings, precision=precision)))
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+    torch.testing.assert_close(losses[0], losses[1], rtol=0.1, atol=0.02)
+    assert (losses[1][1] < 0.8 * losses[1][0]).all()
+    assert not torch.equal(*losses)
+
+
+def test_bfloat16_trains_the_papers_blocks_to_nearly_the_same_loss(digits):
+    images, labels = digits.train_images[:256], digits.train_labels[:256]
+    settings = Settings(epochs=3, order="layer")
+    full, half = (
+        fit(small_dt(images, T=1), images, labels, dataclasses.replace(settings, precision=precision))
+        for precision in ("float32", "bfloat16")
+    )
+    torch.testing.assert_close(half, full, rtol=0.05, atol=0)
+    assert not torch.equal(half, full)
+
+
+@each_order
+@pytest.mark.parametrize("computes, precision", [(True, "bfloat16"), (False, "float32")])
+def test_auto_trains_in_bfloat16_only_where_the_device_computes_it(order, computes, precision, few_digits, monkeypatch):
+    """To the bits of the precision that it stands for."""
+    monkeypatch.setattr("noprop_helpers.settings.computes_bfloat16", lambda device: computes)
+    train = functools.partial(trained, order, few_digits)
+    assert states_equal(train("auto"), train(precision))
+    assert not states_equal(train("float32"), train("bfloat16"))
+
+
+def trained(order, data, precision):
+    model = model_for(order, data.train_images, T=1) if order != "together" else small_stack()
+    fit(model, data.train_images, data.train_labels, Settings(order=order, precision=precision))
+    return model

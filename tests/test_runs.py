@@ -1,0 +1,380 @@
+"""From data to numbers: what is planned is what is run, and what is kept gives the same numbers again, to the last digit."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from conftest import some_of, states_equal
+
+from noprop_helpers import NoPropError, checkpoints, passes, runs
+from noprop_helpers.checkpoints import CheckpointError
+from noprop_helpers.data import dataset_checksum
+from noprop_helpers.recipes import EMBEDDINGS, RECIPES
+from noprop_helpers.runs import as_data, from_data, load_trained, measured, plan, run
+from noprop_helpers.training import Keeper, predictions
+
+# Of every recipe as little as still does all that it does.
+SMALL = {
+    "shared": {"num_steps": "3", "hidden_dim": "16"},
+    "local": {"num_steps": "3", "hidden_dim": "16", "num_centres": "20"},
+    "published": {"num_steps": "3"},
+    "residual": {"num_steps": "2", "width": "4", "batch_size": "50"},
+    **{name: {"num_steps": "2", "batch_size": "50"} for name in RECIPES if name.startswith("paper-")},
+}
+
+
+def small_run(dataset, recipe, **changes):
+    """Two epochs, in float32 unless the changes say otherwise."""
+    if recipe == "paper-adjoint":
+        pytest.importorskip("torchdiffeq")
+    return plan(dataset, recipe, {"epochs": "2", "precision": "float32"} | SMALL[recipe] | changes)
+
+
+# --- The same numbers, however a model comes back ---
+
+
+def assert_the_same_again(first, planned, dataset, path):
+    """A finished run resumed, and its file loaded and measured, say what the run itself said."""
+    resumed = run(planned, dataset, checkpoint=path, resume=True)
+    loaded = load_trained(path)
+    results, said = measured(loaded.model, loaded.run, dataset)
+    numbers = {name: value for name, value in first.results.items() if name not in ("train_seconds", "summed_loss_by_epoch")}
+    assert resumed.results == first.results  # the seconds too: of the training, which was before
+    assert results == numbers
+    for again in (resumed.predictions, said):
+        assert again.keys() == first.predictions.keys()
+        assert all(torch.equal(again[name], classes) for name, classes in first.predictions.items())
+    assert states_equal(first.model, loaded.model) and states_equal(first.model, resumed.model)
+    assert torch.equal(loaded.history, first.losses) and loaded.run == planned
+
+
+CASES = [(recipe, {}) for recipe in RECIPES if not recipe.startswith("paper-")]
+CASES += [(recipe, {"embedding": name}) for recipe in RECIPES if recipe.startswith("paper-") for name in EMBEDDINGS]
+
+
+@pytest.mark.parametrize("recipe, changes", CASES, ids=[" ".join([recipe, *changes.values()]) for recipe, changes in CASES])
+def test_train_resume_and_load_measure_the_same(recipe, changes, few_digits, tmp_path):
+    planned = small_run(few_digits, recipe, **changes)
+    first = run(planned, few_digits, checkpoint=tmp_path / "a.pt")
+    assert_the_same_again(first, planned, few_digits, tmp_path / "a.pt")
+
+
+def test_neither_mode_nor_company_changes_an_answer(few_digits, tmp_path):
+    """A loaded model is asked one image at a time, in training mode too, and says what it said of all of them."""
+    planned = small_run(few_digits, "shared")
+    first = run(planned, few_digits, checkpoint=tmp_path / "a.pt")
+    model = load_trained(tmp_path / "a.pt").model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    together = model.predict(few_digits.test_images, torch.Generator().manual_seed(0))
+    for mode in (False, True):
+        model.train(mode)
+        assert measured(model, planned, few_digits)[0]["test_accuracy"] == first.results["test_accuracy"]
+        g = torch.Generator().manual_seed(0)
+        noise = torch.randn(len(together), model.W.shape[1], generator=g)  # as ``predict`` draws it for all at once
+        alone = torch.cat([_walk(model, x[None], z[None]) for x, z in zip(few_digits.test_images, noise)])
+        assert torch.equal(alone, together)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def _walk(model, image, z):
+    """The class of one image [1, C, H, W], from the start z [1, D]."""
+    model._noise = lambda batch_size, generator: z
+    try:
+        return model.predict(image)
+    finally:
+        del model._noise
+
+
+def test_a_run_is_decided_by_its_seed_alone(few_digits):
+    """Whatever was drawn before, and without a trace after."""
+    planned = small_run(few_digits, "local", feature_dropout="0.2")
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    first = run(planned, few_digits)
+    assert torch.equal(torch.rand(1), expected)
+    torch.rand(17)
+    again, other = run(planned, few_digits), run(small_run(few_digits, "local", feature_dropout="0.2", seed="1"), few_digits)
+    assert states_equal(first.model, again.model) and not states_equal(first.model, other.model)
+    assert torch.equal(first.losses, again.losses) and first.predictions.keys() == again.predictions.keys()
+    assert all(torch.equal(first.predictions[name], again.predictions[name]) for name in first.predictions)
+
+
+# --- Plans ---
+
+
+def test_a_plan_is_the_recipes_own_but_for_the_changes(digits):
+    planned = plan(digits, "local", {"learning_rate": "3e-3", "num_steps": "5", "seed": "4"})
+    own = RECIPES["local"]()
+    assert planned.recipe == "local" and planned.dataset == "digits"
+    assert planned.model == dataclasses.replace(own, num_steps=5)
+    assert planned.settings == dataclasses.replace(own.settings(runs.shape_of(digits)), learning_rate=3e-3, seed=4)
+    assert plan(digits).recipe == "shared"
+
+
+def text_of(value):
+    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_setting_of_training_and_model_can_be_changed(recipe, digits):
+    """Each to another value than its own, by text, as a shell gives it."""
+    before = plan(digits, recipe)
+    others = {"order": "interleaved", "optimizer": "sgd", "precision": "bfloat16", "layers": "1-2", "embedding": "learned"}
+    others["optimizer"] = "adam" if before.settings.optimizer == "adamw" else "adamw"
+    for part in ("model", "settings"):
+        value = getattr(before, part)
+        for field in dataclasses.fields(value):
+            own = getattr(value, field.name)
+            text = others.get(field.name)
+            if text is None:
+                text = text_of(not own if isinstance(own, bool) else own + 1 if isinstance(own, int) else own / 2 + 0.25)
+            base = {"order": "layer"} if field.name == "augment" else {}
+            after = getattr(getattr(plan(digits, recipe, base | {field.name: text}), part), field.name)
+            assert after != own and (field.name == "layers" or text_of(after) == text), field.name
+
+
+@pytest.mark.parametrize("recipe, changes, message", [
+    ("best", {}, "unknown recipe 'best'; choose one of shared, local, published, paper-dt"),
+    ("shared", {"eta": "1"}, "shared has no setting 'eta'; choose one of augment, batch_size, .*num_steps, .*weight_decay"),
+    ("paper-fm", {"hidden_dim": "3"}, "paper-fm has no setting 'hidden_dim'; choose one of .*sigma"),
+    ("local", {"num_steps": "many"}, "num_steps: expected a value of type int, got 'many'"),
+    ("local", {"num_steps": "0"}, "num_steps must be at least 1, got 0"),
+    ("local", {"patch_size": "9"}, None),
+])  # fmt: skip
+def test_a_plan_that_cannot_be_is_refused(recipe, changes, message, digits):
+    if message is None:  # sound in itself, but not for these images
+        with pytest.raises(NoPropError, match=r"patches of 9 x 9 pixels do not fit into images \[1, 8, 8\]"):
+            run(plan(digits, recipe, changes), digits)
+        return
+    with pytest.raises(NoPropError, match=message):
+        plan(digits, recipe, changes)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_run_is_plain_data_and_comes_back_from_it(recipe, digits):
+    changes = SMALL[recipe] | {"layers": "1-2", "seed": "3"}
+    planned = dataclasses.replace(plan(digits, recipe, changes), inference_runs=2, steps=(1, 5), each_layer=True)
+    data = as_data(planned)
+    assert from_data(data) == planned
+    assert from_data(json.loads(json.dumps(data))) == planned  # through JSON, which has no tuples
+
+
+def test_a_description_of_another_version_is_refused(digits):
+    data = as_data(plan(digits))
+    for broken in (
+        data | {"recipe": "best"}, data | {"model": {"depth": 3}}, data | {"colour": 1},
+        data | {"settings": data["settings"] | {"momentum": 1}}, {name: data[name] for name in data if name != "settings"},
+    ):  # fmt: skip
+        with pytest.raises(NoPropError, match="this description of a run is of another version"):
+            from_data(broken)
+
+
+# --- What a run measures ---
+
+
+def test_results_are_what_the_model_says(few_digits):
+    planned = dataclasses.replace(small_run(few_digits, "local"), inference_runs=3, each_layer=True)
+    seen = []
+    trained = run(planned, few_digits, progress=lambda work, text: seen.append(text) or work)
+    results, labels = trained.results, few_digits.test_labels
+    right = {name: (classes == labels).double().mean().item() for name, classes in trained.predictions.items()}
+    assert results["test_accuracy_by_run"] == [right["walk_0"], right["walk_1"], right["walk_2"]]
+    assert results["test_accuracy"] == pytest.approx(sum(results["test_accuracy_by_run"]) / 3)
+    assert results["layer_alone_accuracy"] == [right["layer_1"], right["layer_2"], right["layer_3"]]
+    assert results["top_layer_accuracy"] == right["top_layer_accuracy"]
+    assert results["accuracy_with_noise"] == right["accuracy_with_noise"] and "accuracy_without_noise" not in results
+    assert all(classes.dtype == torch.int64 and classes.shape == labels.shape for classes in trained.predictions.values())
+    assert trained.losses.shape == (2, 3)
+    assert results["summed_loss_by_epoch"] == pytest.approx(trained.losses.sum(1).tolist())
+    assert results["train_seconds"] > 0 and any("epoch 2/2" in text for text in seen)
+
+
+def test_walks_differ_by_their_noise(few_digits):
+    """Which follows from the run's seed and the walk's number, and from nothing else."""
+    planned = dataclasses.replace(small_run(few_digits, "published", seed="5"), inference_runs=3)
+    trained = run(planned, few_digits)
+    walks = [trained.predictions[f"walk_{i}"] for i in range(3)]
+    for i, walk in enumerate(walks):
+        noise = torch.Generator().manual_seed(passes.seed_of(5, 0, i))
+        assert torch.equal(walk, predictions(trained.model, few_digits.test_images, noise))
+    assert not any(torch.equal(walks[i], walks[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+@pytest.mark.parametrize("recipe, embedding", [("paper-dt", "learned"), ("paper-fm", "one_hot"), ("paper-ct", "prototype")])
+def test_results_hold_what_the_ledger_shows(recipe, embedding, few_digits):
+    steps = () if recipe == "paper-dt" else (1, 2, 3)
+    planned = dataclasses.replace(
+        small_run(few_digits, recipe, embedding=embedding, epochs="1"), inference_runs=2, steps=steps
+    )
+    results = run(planned, few_digits).results
+    assert len(results["test_accuracy_by_run"]) == 2
+    assert ("embedding_distance" in results) == (embedding != "one_hot")
+    assert ("top_layer_accuracy" in results) == ("accuracy_without_noise" in results) == (recipe == "paper-dt")
+    if recipe != "paper-dt":  # the numbers of steps that the model itself takes, and fewer
+        assert results["test_accuracy_by_steps"].keys() == {"1", "2"}
+    if embedding != "one_hot":
+        assert 0 < results["embedding_distance"]["smallest"] <= results["embedding_distance"]["mean"]
+
+
+def test_beyond_the_paper_is_layer_local(few_digits):
+    planned = dataclasses.replace(small_run(few_digits, "residual", epochs="1", num_steps="5"), each_layer=True)
+    trained = run(planned, few_digits)
+    assert trained.model.layer_local and len(trained.results["layer_alone_accuracy"]) == 5
+
+
+def test_precision_follows_the_device(few_digits, monkeypatch, tmp_path):
+    """Wherever a run is started, in bfloat16 only where the processor computes it; its file says which it was."""
+    for computes, precision in ((False, "float32"), (True, "bfloat16")):
+        monkeypatch.setattr("noprop_helpers.settings.computes_bfloat16", lambda device: computes)
+        planned, path = small_run(few_digits, "paper-dt", epochs="1", precision="auto"), tmp_path / f"{precision}.pt"
+        assert planned.settings.precision == "auto" == plan(few_digits, "paper-ct").settings.precision
+        run(planned, few_digits, checkpoint=path)
+        assert load_trained(path).run.settings.precision == precision
+    # Taken up on a machine that computes otherwise, it would not be the same run.
+    with pytest.raises(CheckpointError, match="has precision float32, expected bfloat16"):
+        run(planned, few_digits, checkpoint=tmp_path / "float32.pt", resume=True)
+
+
+def test_parameters_are_those_that_are_trained(few_digits):
+    shared = runs.build(small_run(few_digits, "shared"), runs.shape_of(few_digits))
+    published = runs.build(small_run(few_digits, "published"), runs.shape_of(few_digits))
+    assert runs.num_parameters(published) == sum(p.numel() for p in published.layers.parameters())
+    assert runs.num_parameters(shared) == sum(p.numel() for m in (shared.layers, shared.encoder) for p in m.parameters())
+
+
+def test_training_that_diverged_says_so(few_digits):
+    planned = small_run(few_digits, "paper-dt", learning_rate="1e38")
+    with pytest.raises(NoPropError, match="diverged: the loss of epoch [12] is not finite; try a smaller learning_rate"):
+        run(planned, few_digits)
+
+
+def test_data_that_no_recipe_can_use_are_refused(digits):
+    """In one line: images too small for a recipe's convolutions, and a single class."""
+    tiny = some_of(digits, 30, 5)._replace(
+        train_images=digits.train_images[:30, :, :3, :], test_images=digits.test_images[:5, :, :3, :]
+    )
+    for recipe in RECIPES:
+        if recipe == "local":  # takes any image that a patch fits into
+            assert run(small_run(tiny, recipe), tiny).losses.isfinite().all()
+            continue
+        sides = 8 if recipe == "residual" else 4
+        with pytest.raises(NoPropError, match=rf"images \[1, 3, 8\] are too small for this recipe: it needs sides of {sides}"):
+            run(small_run(tiny, recipe), tiny)
+    with pytest.raises(NoPropError, match="one grey pixel, less its own mean, is nothing: patch_size must be at least 2"):
+        run(small_run(tiny, "local", patch_size="1"), tiny)
+    alone = tiny._replace(class_names=("zero",), train_labels=torch.zeros(30, dtype=torch.int64))
+    for recipe in RECIPES:
+        with pytest.raises(NoPropError, match="has one class, 'zero': there is nothing to tell apart"):
+            plan(alone, recipe)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_smallest_images_that_a_recipe_takes(recipe, digits):
+    side = {"local": 3, "residual": 8}.get(recipe, 4)
+    small = some_of(digits, 40, 5)._replace(
+        train_images=digits.train_images[:40, :, :side, :side], test_images=digits.test_images[:5, :, :side, :side]
+    )
+    assert run(small_run(small, recipe), small).losses.isfinite().all()
+
+
+# --- Files ---
+
+
+@pytest.mark.parametrize("recipe, steps", [("local", 5), ("paper-ct", 20), ("paper-fm", 7)])
+def test_a_file_knows_how_many_steps_its_model_has(recipe, steps, few_digits, tmp_path):
+    path = tmp_path / "a.pt"
+    trained = run(small_run(few_digits, recipe, epochs="1", num_steps=str(steps)), few_digits, checkpoint=path)
+    loaded = load_trained(path)
+    assert loaded.run.model.num_steps == steps
+    assert (loaded.model.num_layers if recipe == "local" else loaded.model.num_steps) == steps
+    assert states_equal(trained.model, loaded.model) and not loaded.model.training
+
+
+def test_a_file_says_what_it_holds(few_digits, tmp_path):
+    path = tmp_path / "a.pt"
+    planned = small_run(few_digits, "paper-dt", eta="0.3")
+    run(planned, few_digits, checkpoint=path)
+    content = checkpoints.load(path)
+    assert from_data(content["about"]["run"]) == planned
+    assert content["about"]["dataset_checksum"] == dataset_checksum(few_digits)
+    assert content["about"]["class_names"] == list("0123456789") and content["about"]["image_shape"] == [1, 8, 8]
+    model = content["model"]
+    assert (model["num_steps"], model["objective"], model["eta"], len(model["alpha_bar"])) == (2, "elbo", 0.3, 3)
+    loaded = load_trained(path)
+    assert loaded.about == content["about"] and loaded.seconds == content["seconds"] > 0
+    assert loaded.history.shape == (2, 2)
+
+
+def test_resuming_takes_the_same_run_on_the_same_data(few_digits, tmp_path):
+    path = tmp_path / "a.pt"
+    planned = small_run(few_digits, "local")
+    run(planned, few_digits, checkpoint=path)
+    before = path.read_bytes()
+    for changes, message in [
+        ({"epochs": "3"}, "has epochs 2, expected 3"), ({"seed": "1"}, "has seed 0, expected 1"),
+        ({"num_steps": "4"}, "has num_steps 3, expected 4"), ({"learning_rate": "1"}, "has learning_rate 0.004, expected 1.0"),
+        ({"num_centres": "21"}, "has num_centres 20, expected 21"), ({"layers": "1"}, r"has layers None, expected \(1,\)"),
+    ]:  # fmt: skip
+        with pytest.raises(CheckpointError, match=message):
+            run(small_run(few_digits, "local", **changes), few_digits, checkpoint=path, resume=True)
+    with pytest.raises(CheckpointError, match="has recipe local, expected shared"):
+        run(small_run(few_digits, "shared"), few_digits, checkpoint=path, resume=True)
+    flipped = few_digits._replace(train_images=few_digits.train_images.flip(3))  # as many images, of the same shape
+    tested = few_digits._replace(test_labels=few_digits.test_labels.flip(0))
+    for other in (flipped, tested):
+        with pytest.raises(CheckpointError, match="has dataset_checksum sha256:.*, expected sha256:"):
+            run(planned, other, checkpoint=path, resume=True)
+    with pytest.raises(CheckpointError, match="a.pt exists: go on from it with --resume"):
+        run(planned, few_digits, checkpoint=path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_another_model_is_not_loaded(few_digits, tmp_path):
+    """Weights of one schedule in a file that claims another: refused, though every shape fits."""
+    path = tmp_path / "a.pt"
+    run(small_run(few_digits, "local"), few_digits, checkpoint=path)
+    content = checkpoints.load(path)
+    for name, value, message in [
+        ("alpha_bar", [0.9, 0.5, 0.2, 0.1], r"has alpha_bar \[0.9, 0.5, 0.2, 0.1\], expected \[0.99"),
+        ("objective", "elbo", "has objective elbo, expected cross_entropy"),
+        ("num_steps", 4, "has num_steps 4, expected 3"),
+    ]:
+        checkpoints.save(path, content | {"model": content["model"] | {name: value}})
+        with pytest.raises(CheckpointError, match=message):
+            load_trained(path)
+
+
+def test_a_file_that_no_run_wrote_is_not_loaded(few_digits, tmp_path):
+    path = tmp_path / "weights.pt"
+    runs.build(small_run(few_digits, "local"), runs.shape_of(few_digits)).save(path)
+    with pytest.raises(CheckpointError, match="does not say what model it holds; build the model and call its load"):
+        load_trained(path)
+    with pytest.raises(CheckpointError, match="no file"):
+        load_trained(tmp_path / "none.pt")
+
+
+def test_a_part_is_not_a_model(few_digits, tmp_path):
+    run(small_run(few_digits, "local", layers="1,3"), few_digits, checkpoint=tmp_path / "part.pt")
+    with pytest.raises(CheckpointError, match="holds layers 1, 3 alone; join it with the others' files"):
+        load_trained(tmp_path / "part.pt")
+
+
+def test_after_epoch_sees_the_model_as_it_grows(few_digits):
+    planned, seen = small_run(few_digits, "shared"), []
+    model, losses = runs.trained(
+        planned, few_digits, "cpu", Keeper(),
+        after_epoch=lambda model: seen.append((model, measured(model, planned, few_digits)[0]["test_accuracy"])),
+    )  # fmt: skip
+    assert [one for one, _ in seen] == [model, model] and losses.shape == (2, 3)
+    assert seen[-1][1] == run(planned, few_digits).results["test_accuracy"]
+
+
+def test_one_run_writes_less_often_where_asked(few_digits, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(checkpoints, "save", lambda path, content: written.append(len(content["history"])))
+    planned = small_run(few_digits, "local", epochs="4")
+    run(planned, few_digits, checkpoint=tmp_path / "a.pt")
+    run(planned, few_digits, checkpoint=tmp_path / "b.pt", checkpoint_every=1e6)
+    assert written == [1, 2, 3, 4, 4]
