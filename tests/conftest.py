@@ -5,6 +5,7 @@ Fixtures come by their names; functions by ``from conftest import generator``.
 
 import contextlib
 import os
+import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 # Before torch is loaded: its threads then wait without holding a core. On a machine with other work to do, small steps on
 # two threads otherwise take ten times as long, or more.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A shell that starts these tests in the background has them, and all that they start, ignore Ctrl-C; some look at it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch

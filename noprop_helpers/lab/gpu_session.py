@@ -1,10 +1,14 @@
-"""All that the book wants of a GPU, recorded on a machine that is lent for minutes: ``python -m noprop_helpers.lab.gpu_session``.
+"""All that the book wants of a GPU, recorded on a machine that is lent for minutes.
 
-Steps come in the order of their worth. Every job of a step is a process of its own: one that fails or hangs takes nothing with
-it. It is stopped when its step's time is up, and goes on where it stopped when this command is given again, with the same
-``--scratch``: finished jobs are left out. After every job, and every few seconds while one runs, ``OUTPUT/records.zip`` is
-written anew: finished records, finished seeds of others, and what the jobs printed. Unpacked into an empty folder it serves as
-``--scratch`` on another machine of the same kind; checkpoints of hundreds of megabytes are not in it.
+::
+
+    python -m noprop_helpers.lab.gpu_session --output DIR --data-root DIR --minutes 9
+
+Steps come in the order of their worth. Every job of a step is a process of its own: one that fails or hangs takes nothing
+with it. It is stopped when its step's time is up, and goes on where it stopped when this command is given again, with the
+same ``--scratch``: finished jobs are left out. After every job, and every few seconds while one runs, ``DIR/records.zip``
+is written anew: finished records, finished seeds of others, and what the jobs printed. Unpacked into an empty folder it
+serves as ``--scratch`` on another machine of the same kind; checkpoints of hundreds of megabytes are not in it.
 """
 
 import argparse
@@ -64,6 +68,7 @@ STEPS = (*_FIRST, Step("rest", math.inf, _REST))
 def main(arguments: list[str] | None = None) -> int:
     """Do the steps that time allows: -> exit code, 0 whatever became of the jobs, 2 for a fault of the arguments."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored, and so the jobs
     options.output, options.scratch = Path(options.output).resolve(), Path(options.scratch).resolve()
     try:
         if options.job:
