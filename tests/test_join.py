@@ -285,7 +285,8 @@ def test_the_book_gives_a_command_for_each_part_and_one_to_join_them(page):
     assert all(one.preset == "local" for one in parsed[:2])
 
 
-SHORT = ["--epochs", "6", "--set", "hidden_dim=16", "--set", "num_centres=10", "--set", "batch_size=8", "--threads", "1"]
+# A second of training, in ten epochs: long enough to be killed in the middle.
+SHORT = ["--epochs", "10", "--set", "hidden_dim=16", "--set", "num_centres=10", "--set", "batch_size=4", "--threads", "1"]
 
 
 def start(folder, command, *options):
@@ -316,10 +317,10 @@ def test_a_killed_part_is_started_again_alone(tmp_path, monkeypatch, capsys):
     second.send_signal(signal.SIGKILL)
     second.communicate()
     assert second.returncode == -signal.SIGKILL
-    assert 1 <= len(checkpoints.load(file)["history"]) < 6
+    assert 1 <= len(checkpoints.load(file)["history"]) < 10
     assert "join puts the parts together" in finish(first)
     monkeypatch.chdir(tmp_path)
-    assert "of 6 epochs: go on with --resume" in refused(capsys, *together)
+    assert "of 10 epochs: go on with --resume" in refused(capsys, *together)
     again, undisturbed = start(tmp_path, two, *options, "--resume"), start(tmp_path, two, *options, "--checkpoint", "c.pt")
     finish(again), finish(undisturbed)
     assert cli.main(together) == 0 and "folder:digits local: test accuracy" in capsys.readouterr().out

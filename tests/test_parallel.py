@@ -1,5 +1,6 @@
 """Processes of one launcher: who is who, what is refused, and the one exchange at the end, by real processes."""
 
+import contextlib
 import json
 import os
 import re
@@ -146,7 +147,7 @@ def launched(folder, *options):
     text = "\n".join("".join(cell["source"]) for cell in cells).replace("\\\n", " ")  # lines that go on
     (command,) = re.findall(r"^ *torchrun (.* -m noprop_helpers train .*)$", text, re.M)
     command = command.replace("--dataset mnist", "").replace("-m noprop_helpers", "--standalone -m noprop_helpers")
-    short = ["--epochs", "6", "--set", "hidden_dim=16", "--set", "num_centres=10", "--set", "batch_size=8", "--threads", "1"]
+    short = ["--epochs", "10", "--set", "hidden_dim=16", "--set", "num_centres=10", "--set", "batch_size=4", "--threads", "1"]
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *command.split(), "--dataset", "folder:digits", *short, *options],
@@ -154,26 +155,38 @@ def launched(folder, *options):
     )  # fmt: skip
 
 
-def trainers(launcher):
-    """Numbers of the launcher's processes that train."""
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(launcher.pid)], capture_output=True, text=True).stdout
-    return [int(line.split()[0]) for line in found.splitlines() if "noprop_helpers" in line]
+def trainer(launcher, rank):
+    """The process of a launcher that is number ``rank``; None while there is none."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(launcher.pid)], capture_output=True, text=True).stdout
+    for pid in map(int, found.split()):
+        with contextlib.suppress(OSError):
+            if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                return pid
+    return None
 
 
+def wait_until(done, process):
+    """What ``done()`` returns as soon as it is something, while the process lives."""
+    deadline = time.monotonic() + 120
+    while not (result := done()):
+        assert process.poll() is None and time.monotonic() < deadline, "the process ended, or nothing happened"
+        time.sleep(0.002)
+    return result
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only /proc tells which process has which number")
 def test_a_launcher_makes_the_model_that_its_parts_make(tmp_path):
     """Two processes of torchrun. One is killed; the launcher stops the other; with --resume both go on from their own files,
-    exchange their layers, and say what the files say, put together by ``join``."""
+    or begin where there is none yet, exchange their layers, and say what the files say, put together by ``join``."""
     write_digits(tmp_path / "digits")
     first = launched(tmp_path)
     files = [rank_file(tmp_path / "run.pt", rank, 2) for rank in (0, 1)]
-    deadline = time.monotonic() + 120
-    while not all(file.exists() for file in files) and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(trainers(first)[1], signal.SIGKILL)
+    victim = wait_until(lambda: trainer(first, 1), first)
+    wait_until(files[1].exists, first)
+    os.kill(victim, signal.SIGKILL)
     first.communicate(timeout=120)
     assert first.returncode != 0
-    assert all(1 <= len(checkpoints.load(file)["history"]) for file in files)
-    assert len(checkpoints.load(files[1])["history"]) < 6
+    assert 1 <= len(checkpoints.load(files[1])["history"]) < 10
 
     again = launched(tmp_path, "--resume", "--json", "out.json")
     undisturbed = launched(tmp_path, "--checkpoint", "undisturbed.pt")

@@ -6,6 +6,7 @@ import numpy
 import pytest
 from scipy import stats
 
+from noprop_helpers import __main__ as cli
 from noprop_helpers.lab import records
 from noprop_helpers.lab.bench import SUITES
 from noprop_helpers.lab.experiments import EXPERIMENTS
@@ -110,6 +111,15 @@ def test_committed_records_are_complete(path):
     assert [run["seed"] for run in record["runs"]] == list(EXPERIMENTS[path.stem].seeds)
     results = [run["results"] | {"seconds": run["seconds"]} for run in record["runs"]]
     assert same(records.summarize(results), record["summary"])
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_commands_can_be_typed_and_say_how_it_was_run(path):
+    record = json.loads(path.read_text())
+    options = cli._parser().parse_args(record["command"].removeprefix("python -m noprop_helpers ").split())
+    assert options.device == record["environment"]["device_type"] and options.threads == record["environment"]["threads"]
+    if options.precision is not None:
+        assert options.precision == record["run"]["settings"]["precision"]
 
 
 @pytest.mark.parametrize("path", sorted(records.FOLDER.glob("*.npz")), ids=lambda path: path.stem)
