@@ -109,7 +109,7 @@ def machine(device: torch.device | str = "cpu", packages: tuple[str, ...] = ("to
     """The hardware and the versions that a result on this device depends on, as plain data.
 
     {"device", "device_type", "processor", "instruction_sets", "cores", "threads", "tf32", "versions", "platform"}; on a GPU
-    the versions hold CUDA, cuDNN and the driver too, and "tf32" says whether float32 products may round to TF32. A package
+    the versions hold CUDA, cuDNN and the driver too, and "tf32" says whether float32 may round to TF32, in {"products", "convolutions"}. A package
     that is not installed has the version None.
     """
     device = torch.device(device)
@@ -125,7 +125,7 @@ def machine(device: torch.device | str = "cpu", packages: tuple[str, ...] = ("to
         "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "tf32": torch.backends.cuda.matmul.allow_tf32 if on_gpu else None,
+        "tf32": _tf32() if on_gpu else None,
         "versions": versions,
         "platform": f"{platform.system()} {platform.machine()}",
     }
@@ -148,8 +148,8 @@ def processor() -> tuple[str, frozenset[str]]:
 
 
 def computes_bfloat16(device: torch.device | str) -> bool:
-    """Whether the device multiplies in bfloat16 by itself. A CPU that does not emulates it, about ten times as slowly as
-    it computes in float32."""
+    """Whether the device multiplies in bfloat16 by itself. A CPU that does not emulates it, far more slowly than it computes
+    in float32."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return not processor()[1].isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
@@ -163,6 +163,11 @@ def peak_memory_mib(device: torch.device | str = "cpu") -> float:
 
     scale = 2**20 if platform.system() == "Darwin" else 2**10  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+
+
+def _tf32() -> dict[str, bool]:
+    """PyTorch has two switches, and by default they differ."""
+    return {"products": torch.backends.cuda.matmul.allow_tf32, "convolutions": torch.backends.cudnn.allow_tf32}
 
 
 def _version(package: str) -> str | None:

@@ -69,24 +69,6 @@ def test_training_gives_the_readable_stacks_weights(layers, batches):
     assert not torch.allclose(trained[0][1]["0.mlp.0.weight"], layers[0].mlp[0].weight)  # it did train
 
 
-def test_a_trained_encoder_takes_each_batchs_step(layers, batches):
-    """An encoder in front, trained by all layers: the same weights as from automatic differentiation of the sum."""
-    encoder = nn.Linear(F, F, dtype=torch.float64)
-    expected_encoder, expected = copy.deepcopy(encoder), copy.deepcopy(layers)
-    optimizer = adam([*expected.parameters(), *expected_encoder.parameters()])
-    for features, z, y in batches:
-        optimizer.zero_grad()
-        encoded = expected_encoder(features)
-        sum(readout_loss(layer(encoded, z[t]), y).mean() for t, layer in enumerate(expected)).backward()
-        optimizer.step()
-    stack = MLPStack(layers)
-    encoded_batches = ((encoder(features), z, y) for features, z, y in batches)
-    fit_stack(stack, adam([*stack.parameters(), *encoder.parameters()]), encoded_batches, readout_loss)
-    stack.copy_to(layers)
-    torch.testing.assert_close(encoder.state_dict(), expected_encoder.state_dict(), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(layers.state_dict(), expected.state_dict(), rtol=1e-9, atol=1e-9)
-
-
 def test_a_stack_in_use_may_change_its_precision_and_be_copied(layers, batches):
     """Its memory is made for one kind of number and one size of batch, and must follow."""
     stack, (features, z, y) = MLPStack(layers), batches[0]

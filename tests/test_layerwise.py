@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from noprop_helpers.fast_stack import MLPStack
 from noprop_helpers.layerwise import LayerStack, fit_layers, fit_stack, layers_for_rank
 from noprop_helpers.losses import readout_loss
 
@@ -88,7 +89,8 @@ def test_gradients_equal_each_layers_own(layers, batches):
         torch.testing.assert_close(gradient, parameter.grad)
 
 
-def test_a_trained_encoder_takes_each_batchs_step(layers, batches):
+@pytest.mark.parametrize("Stack", [LayerStack, MLPStack])
+def test_a_trained_encoder_takes_each_batchs_step(Stack, layers, batches):
     """An encoder in front, trained by all layers: the same weights as from automatic differentiation of the sum."""
     encoder = nn.Linear(F, F, dtype=torch.float64)
     expected_encoder, expected = copy.deepcopy(encoder), copy.deepcopy(layers)
@@ -98,7 +100,7 @@ def test_a_trained_encoder_takes_each_batchs_step(layers, batches):
         encoded = expected_encoder(features)
         sum(readout_loss(layer(encoded, z[t]), y).mean() for t, layer in enumerate(expected)).backward()
         optimizer.step()
-    stack = LayerStack(layers)
+    stack = Stack(layers)
     encoded_batches = ((encoder(features), z, y) for features, z, y in batches)
     fit_stack(stack, adam([*stack.parameters(), *encoder.parameters()]), encoded_batches, readout_loss)
     stack.copy_to(layers)
