@@ -67,6 +67,12 @@ def shuffled(num_images: int, settings: Settings, epoch: int, device: torch.devi
     return parts
 
 
+def check_batch_size(model: Model, settings: Settings) -> None:
+    """Raises NoPropError where a model with BatchNorm is to learn from one image at a time."""
+    if settings.batch_size == 1 and any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules()):
+        raise NoPropError("batch_size must be at least 2: BatchNorm takes mean and deviation over the images of a batch")
+
+
 # --- What every pass is made of ---------------------------------------------------------------------------------------
 
 

@@ -113,6 +113,8 @@ class Local:
     def __post_init__(self):
         _check_at_least(1, self, "num_steps", "hidden_dim")
         _check_at_least(0, self, "num_centres", "patch_size")
+        if self.num_centres > 50_000:
+            raise NoPropError(f"num_centres must be at most 50000, the patches that they are fitted to, got {self.num_centres}")
 
     def build(self, shape: Shape) -> NoPropDT:
         small = shape.smallest_side < 20

@@ -180,6 +180,8 @@ def measured(model: Model, run: Run, dataset: Dataset, device: torch.device | st
     layers = [right.pop(name) for name in list(right) if name.startswith("layer_")]
     steps = {name.removeprefix("steps_"): right.pop(name) for name in list(right) if name.startswith("steps_")}
     results |= right | ({"layer_alone_accuracy": layers} if layers else {})
+    if run.steps and run.model.num_steps in run.steps:  # as many as it has: a walk, and no short one
+        steps[str(run.model.num_steps)] = walks[0]
     results |= {"test_accuracy_by_steps": steps} if steps else {}
     if model.W.requires_grad:  # learned embeddings may move together
         distance = torch.pdist(model.W.detach())
@@ -190,7 +192,7 @@ def measured(model: Model, run: Run, dataset: Dataset, device: torch.device | st
 def _ways(model: Model, run: Run) -> dict:
     """What is measured of a model: name -> ``predict(images, generator=...)``."""
     ways = {f"walk_{i}": model.predict for i in range(run.inference_runs)}
-    ways |= {f"steps_{n}": functools.partial(model.predict, num_steps=n) for n in run.steps if n <= run.model.num_steps}
+    ways |= {f"steps_{n}": functools.partial(model.predict, num_steps=n) for n in run.steps if n < run.model.num_steps}
     if not isinstance(model, NoPropDT):
         return ways
     ways["top_layer_accuracy"] = functools.partial(model.predict_alone, t=model.num_layers)

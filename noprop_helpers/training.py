@@ -13,7 +13,7 @@ from .augment import check_images
 from .benchmark import synchronize
 from .checkpoints import CheckpointError
 from .noprop import NoPropDT
-from .passes import InTurn, Model, Progress, Together, silent
+from .passes import InTurn, Model, Progress, Together, check_batch_size, silent
 from .settings import Settings
 
 __all__ = ["Keeper", "Settings", "accuracy", "fit", "predictions"]
@@ -95,6 +95,7 @@ def fit(
     wrap long loops; ``after_epoch(epoch)`` sees the updated model, in evaluation mode, as it is left in the end.
     """
     check_images(images, labels, len(model.W))
+    check_batch_size(model, settings)
     settings, keeper = settings.on(images.device), keeper or Keeper()
     history = keeper.begin(model, settings, images, labels)
     one_pass = (Together if settings.order == "together" else InTurn)(model, images, labels, settings, progress)

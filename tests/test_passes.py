@@ -274,6 +274,13 @@ def test_a_frozen_encoder_stays_as_it_predicts(few_digits):
     assert model.layers[0].image_path[2].num_batches_tracked == 2  # a layer's own goes with its training
 
 
+def test_one_image_at_a_time_is_too_few_for_batch_norm(few_digits):
+    images, labels = few_digits.train_images[:5], few_digits.train_labels[:5]
+    with pytest.raises(NoPropError, match="batch_size must be at least 2: BatchNorm takes mean and deviation"):
+        fit(small_dt(images), images, labels, Settings(order="layer", batch_size=1))
+    assert fit(small_stack(), images, labels, Settings(order="layer", batch_size=1)).isfinite().all()
+
+
 @each_order
 def test_a_trained_encoder_is_trained_and_a_frozen_one_is_not(order, few_digits):
     images, labels = few_digits.train_images, few_digits.train_labels

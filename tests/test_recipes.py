@@ -98,6 +98,7 @@ def test_an_unknown_recipe_is_refused():
         ("local", {"hidden_dim": -1}, "hidden_dim must be at least 1, got -1"),
         ("local", {"num_centres": -1}, "num_centres must be at least 0, got -1"),
         ("local", {"patch_size": -1}, "patch_size must be at least 0, got -1"),
+        ("local", {"num_centres": 50_001}, "num_centres must be at most 50000, the patches that they are fitted to, got 50001"),
         ("residual", {"width": 0}, "width must be at least 1, got 0"),
         ("paper-dt", {"eta": -0.1}, "eta must be at least 0, got -0.1"),
         ("paper-ct", {"eta": float("nan")}, "eta must be at least 0, got nan"),

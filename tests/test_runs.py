@@ -214,6 +214,7 @@ def test_results_hold_what_the_ledger_shows(recipe, embedding, few_digits):
     assert ("top_layer_accuracy" in results) == ("accuracy_without_noise" in results) == (recipe == "paper-dt")
     if recipe != "paper-dt":  # the numbers of steps that the model itself takes, and fewer
         assert results["test_accuracy_by_steps"].keys() == {"1", "2"}
+        assert results["test_accuracy_by_steps"]["2"] == results["test_accuracy_by_run"][0]
     if embedding != "one_hot":
         assert 0 < results["embedding_distance"]["smallest"] <= results["embedding_distance"]["mean"]
 

@@ -18,7 +18,7 @@ from ..benchmark import machine
 from ..checkpoints import write_bytes
 
 FOLDER = Path(__file__).resolve().parents[2] / "book" / "records"
-PACKAGES = ("torch", "torchvision", "torchdiffeq", "numpy", "scikit-learn")
+PACKAGES = ("torch", "torchvision", "torchdiffeq", "numpy", "scipy", "scikit-learn")
 
 
 def mean_and_standard_error(values: list[float]) -> dict:

@@ -65,7 +65,7 @@ def test_a_missing_record_names_its_command(tmp_path):
 def test_the_environment_says_on_what():
     told = records.environment()
     assert {"processor", "instruction_sets", "cores", "threads", "tf32", "versions", "platform"} <= told.keys()
-    assert {"torch", "torchvision", "torchdiffeq", "numpy", "scikit-learn", "python"} <= told["versions"].keys()
+    assert {"torch", "torchvision", "torchdiffeq", "numpy", "scipy", "scikit-learn", "python"} <= told["versions"].keys()
 
 
 # --- The committed ones ---
