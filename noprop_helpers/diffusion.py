@@ -40,6 +40,31 @@ def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
     return torch.addcmul(signal * u, sigma, noise)
 
 
+def ideal_denoiser(z_t: Tensor, alpha_bar_t: Tensor | float, W: Tensor, log_prior: Tensor) -> Tensor:
+    """E[u | z_t], where u is row k of W with the prior's probability: no guess has a smaller squared error.
+
+    Bayes' rule over a list of labels (Karras et al., 2022, eq. 57): p(k | z_t) ~ p_k exp(-|z_t - sqrt(alpha_bar_t) W_k|^2 /
+    (2 (1 - alpha_bar_t))), and then the mean of W under it.
+
+    - ``z_t``: states [B, D]
+    - ``alpha_bar_t``: one number in [0, 1)
+    - ``W``: label embeddings [K, D]
+    - ``log_prior``: log p(k | x), one for all states [K] or their own [B, K]
+
+    Returns u_hat [B, D]. Raises ValueError on shapes that do not fit or alpha_bar_t outside [0, 1).
+    """
+    alpha_bar_t = float(alpha_bar_t)
+    if z_t.ndim != 2 or W.ndim != 2 or z_t.shape[1] != W.shape[1]:
+        raise ValueError(f"expected z_t [B, D] and W [K, D], got {list(z_t.shape)} and {list(W.shape)}")
+    if log_prior.shape not in ((len(W),), (len(z_t), len(W))):
+        raise ValueError(f"expected log_prior [K] or [B, K] for {len(W)} labels, got {list(log_prior.shape)}")
+    if not 0 <= alpha_bar_t < 1:
+        raise ValueError(f"alpha_bar_t must lie in [0, 1), got {alpha_bar_t}")
+    # |z - sqrt(alpha_bar) W_k|^2 without |z|^2, which is the same for all k.
+    fit = alpha_bar_t**0.5 * z_t @ W.T - alpha_bar_t / 2 * W.square().sum(1)  # [B, K]
+    return (log_prior + fit / (1 - alpha_bar_t)).softmax(1) @ W
+
+
 class FlowPath(NamedTuple):
     """A state on a straight path and how fast it moves: ``z`` and ``velocity`` dz/dt, both [B, D]."""
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from noprop_helpers.diffusion import flow_path, forward_chain, kl_to_prior, q_sample
+from noprop_helpers.diffusion import flow_path, forward_chain, ideal_denoiser, kl_to_prior, q_sample
 from noprop_helpers.embeddings import one_hot
 from noprop_helpers.schedules import alpha_bar_from_alphas, linear_alphas
 
@@ -114,3 +114,59 @@ def test_flow_path_is_straight_and_its_velocity_the_derivative():
     here, there = flow_path(u, t, noise), flow_path(u, t + 1e-3, noise)
     torch.testing.assert_close((there.z - here.z) / 1e-3, here.velocity)
     torch.testing.assert_close(flow_path(u, t, noise, jitter=torch.ones_like(u)).z, here.z + 1)
+
+
+# --- The best guess -----------------------------------------------------------
+
+
+def words():
+    """Three embeddings of different lengths, and how likely they are."""
+    W = torch.tensor([[1.0, 0.0, 0.5], [0.0, 1.0, 0.0], [-1.0, 0.5, 2.0]], dtype=torch.float64)
+    return W, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("alpha_bar", [0.0, 0.3, 0.97])
+def test_ideal_denoiser_is_bayes_rule(alpha_bar):
+    """Against densities that torch computes itself."""
+    W, p = words()
+    z = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    density = torch.distributions.Normal(math.sqrt(alpha_bar) * W, math.sqrt(1 - alpha_bar))
+    joint = p * density.log_prob(z[:, None]).sum(2).exp()  # [50, 3]
+    torch.testing.assert_close(ideal_denoiser(z, alpha_bar, W, p.log()), joint / joint.sum(1, keepdim=True) @ W)
+
+
+def test_ideal_denoiser_takes_a_prior_for_every_state():
+    W, p = words()
+    z = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    priors = torch.stack([p, p.flip(0)])
+    each = [ideal_denoiser(z[i : i + 1], 0.4, W, priors[i].log()) for i in range(2)]
+    torch.testing.assert_close(ideal_denoiser(z, 0.4, W, priors.log()), torch.cat(each))
+
+
+def test_what_the_ideal_denoiser_misses_depends_on_nothing_it_sees():
+    """So no function of the state could correct it: u - u_hat is uncorrelated with the state and with the guess itself."""
+    W, p = words()
+    draw = torch.Generator().manual_seed(0)
+    u = W[torch.multinomial(p, N, replacement=True, generator=draw)]
+    z = q_sample(u, 0.6, torch.randn(N, 3, dtype=torch.float64, generator=draw))
+    guess = ideal_denoiser(z, 0.6, W, p.log())
+    for seen in (torch.ones_like(z), z, guess, z.square()):
+        products = (u - guess) * seen
+        assert ((products.mean(0)).abs() <= 5 * products.std(0) / math.sqrt(N)).all()
+
+
+@pytest.mark.parametrize(
+    "z, alpha_bar, W, log_prior, message",
+    [
+        (torch.zeros(2, 3), 0.5, torch.zeros(4, 2), torch.zeros(4), r"expected z_t \[B, D\] and W \[K, D\], got \[2, 3\] and \[4, 2\]"),
+        (torch.zeros(3), 0.5, torch.zeros(4, 3), torch.zeros(4), r"expected z_t \[B, D\]"),
+        (torch.zeros(2, 3), 0.5, torch.zeros(4, 3), torch.zeros(3), r"log_prior \[K\] or \[B, K\] for 4 labels, got \[3\]"),
+        (torch.zeros(2, 3), 0.5, torch.zeros(4, 3), torch.zeros(3, 4), r"log_prior .* got \[3, 4\]"),
+        (torch.zeros(2, 3), 1.0, torch.zeros(4, 3), torch.zeros(4), r"alpha_bar_t must lie in \[0, 1\), got 1.0"),
+        (torch.zeros(2, 3), -0.1, torch.zeros(4, 3), torch.zeros(4), r"alpha_bar_t must lie in"),
+        (torch.zeros(2, 3), float("nan"), torch.zeros(4, 3), torch.zeros(4), r"alpha_bar_t must lie in"),
+    ],
+)  # fmt: skip
+def test_ideal_denoiser_refuses_what_does_not_fit(z, alpha_bar, W, log_prior, message):
+    with pytest.raises(ValueError, match=message):
+        ideal_denoiser(z, alpha_bar, W, log_prior)

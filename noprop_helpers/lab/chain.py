@@ -7,12 +7,14 @@ from torch import Tensor, nn
 
 from ..blocks import DenoisingMLP
 from ..data import Dataset
+from ..diffusion import ideal_denoiser
+from ..embeddings import nearest_class
 from ..noprop import NoPropDT, evaluating
 from ..passes import Progress, encode_images, seeded, silent
 from ..recipes import Local
 from ..runs import shape_of
 from ..samplers import sample_posterior
-from ..schedules import cosine_alpha_bar
+from ..schedules import cosine_alpha_bar, posterior_coefficients
 from ..training import Settings, fit
 
 VOTES = (1, 5, 25)
@@ -59,6 +61,19 @@ def mean_probability(says: Tensor) -> Tensor:
 def share_drawn(log_probabilities: Tensor, labels: Tensor) -> float:
     """Expected accuracy of a class drawn from these probabilities instead of the likeliest: the mean of p(y)."""
     return log_probabilities.gather(1, labels[:, None]).double().exp().mean().item()
+
+
+def ideal_walk(
+    log_belief: Tensor, W: Tensor, alpha_bar: Tensor, noise_scale: float = 1.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """Where a chain of perfect layers ends that know p(k|x) to be this belief: [N, K], W [K, D] -> classes [N]."""
+    a, b, c = posterior_coefficients(alpha_bar)
+    z_T = torch.randn(len(log_belief), W.shape[1], generator=generator, dtype=W.dtype, device=W.device)
+
+    def denoise(t: int, z: Tensor) -> Tensor:
+        return ideal_denoiser(z, alpha_bar[t], W, log_belief)
+
+    return nearest_class(sample_posterior(denoise, z_T, a, b, noise_scale**2 * c, generator), W)
 
 
 class Chain:
@@ -154,7 +169,7 @@ def run_layers(
         "one_wider": bench.chain(single, hidden_dim=T * 256).says(1),
     }
     results |= {name: calibration(says, labels) for name, says in opponents.items()}
-    results["by_depth"] = {str(n): _against_top(bench.chain(cosine_alpha_bar(n))) for n in DEPTHS}
+    results["by_depth"] = {str(n): _by_depth(bench.chain(cosine_alpha_bar(n)), chain) for n in DEPTHS}
     return results, said | {name: says.argmax(1).cpu() for name, says in opponents.items()}
 
 
@@ -185,11 +200,17 @@ def _of_the_chain(chain: Chain) -> tuple[dict, dict]:
     return results, {name: classes.cpu() for name, classes in said.items()}
 
 
-def _against_top(chain: Chain) -> dict:
-    """Accuracies of the chain and of its top layer, the means of five walks and of five answers."""
-    walks = [chain.right(chain.walk()[0]) for _ in range(VOTES[1])]
-    top = [chain.right(chain.says(chain.model.num_layers).argmax(1)) for _ in range(VOTES[1])]
-    return {"chain": sum(walks) / len(walks), "top": sum(top) / len(top)}
+def _by_depth(chain: Chain, ten_layers: Chain) -> dict:
+    """Accuracies of a chain and of its top layer, the means of five walks and of five answers; and what perfect layers would
+    reach that believe what the top of ``ten_layers`` says, which has seen nothing of this chain."""
+    T, alpha_bar = ten_layers.model.num_layers, chain.model.alpha_bar
+    walks, tops, predicted = [], [], []
+    for _ in range(VOTES[1]):
+        walks.append(chain.right(chain.walk()[0]))
+        tops.append(chain.right(chain.says(chain.model.num_layers).argmax(1)))
+        ideal = ideal_walk(ten_layers.says(T), chain.model.W, alpha_bar, generator=chain.generator)
+        predicted.append(chain.right(ideal))
+    return {name: sum(said) / len(said) for name, said in (("chain", walks), ("top", tops), ("predicted", predicted))}
 
 
 def _share(hits: Tensor) -> float:

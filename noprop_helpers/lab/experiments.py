@@ -44,7 +44,7 @@ def _recipe(dataset: str, recipe: str, seeds: tuple[int, ...]) -> Experiment:
 
 def _layers(dataset: str) -> Experiment:
     text = f"what the layers add on {dataset}: the chain against its top layer, ensembles, single layers, other depths"
-    return Experiment(text, dataset, (0, 1, 2), study="layers")
+    return Experiment(text, dataset, (0, 1, 2, 3, 4), study="layers")
 
 
 def _paper(dataset: str, variant: str, embedding: str, short: bool = False) -> Experiment:

@@ -9,7 +9,7 @@ from torch import nn
 
 from noprop_helpers.blocks import DenoisingMLP
 from noprop_helpers.diffusion import q_sample
-from noprop_helpers.lab.chain import Chain, calibration, run_layers, share_drawn, top_level_copies
+from noprop_helpers.lab.chain import Chain, calibration, ideal_walk, run_layers, share_drawn, top_level_copies
 from noprop_helpers.noprop import NoPropDT
 from noprop_helpers.samplers import sample_posterior
 from noprop_helpers.schedules import cosine_alpha_bar, posterior_coefficients
@@ -104,11 +104,28 @@ def test_the_recording_on_digits_holds_what_the_chapter_reads(digits):
     # Layers that have learned to look at both repeat a clean label more often where the image says the same.
     truth, lie = (sum(row[0] for row in results[told]) for told in ("told_the_truth", "told_a_lie"))
     assert truth > lie
+    # Perfect layers of the same belief: what one top layer says, and the more of a draw from it the deeper the chain.
+    assert all(set(depth) == {"chain", "top", "predicted"} for depth in results["by_depth"].values())
+    assert results["by_depth"]["1"]["predicted"] == pytest.approx(results["top"]["accuracy"], abs=0.05)
+    assert results["by_depth"]["20"]["predicted"] < results["by_depth"]["1"]["predicted"]
     # What was said of each image is what was counted.
     right = {name: (classes == small.test_labels).double().mean().item() for name, classes in said.items()}
     assert right["ensemble_of_tops"] == pytest.approx(results["ensemble_of_tops"]["accuracy"])
     assert right["quiet_chain"] == pytest.approx(results["chain"]["accuracy_by_noise_scale"]["0.0"])
     assert right["top"] == pytest.approx(results["top"]["accuracy"])
+
+
+def test_an_ideal_walk_ends_where_perfect_layers_send_it():
+    """Of one step it is the likeliest class; of many a draw from the belief, image by image; without noise an answer."""
+    beliefs = torch.stack([P, P.flip(0)]).log().repeat_interleave(4000, 0)  # [8000, 3]
+    first = beliefs.argmax(1)
+    assert torch.equal(ideal_walk(beliefs, W, cosine_alpha_bar(1), generator=generator()), first)
+    drawn = ideal_walk(beliefs, W, cosine_alpha_bar(200), generator=generator())
+    for part, p in ((drawn[:4000], P), (drawn[4000:], P.flip(0))):
+        shares = part.bincount(minlength=3) / len(part)
+        assert (shares - p).abs().max() < 0.03 + 5 * (0.25 / len(part)) ** 0.5
+    quiet = ideal_walk(beliefs, W, cosine_alpha_bar(200), 0.0, generator())
+    assert (quiet == first).double().mean() > 0.95
 
 
 def test_looking_at_a_chain_leaves_its_mode_alone():
