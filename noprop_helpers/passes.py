@@ -147,6 +147,17 @@ def one_cycle(step: int, num_steps: int, peak: float) -> tuple[float, float]:
     return between(peak, peak / 250_000, share), between(0.85, 0.95, share)
 
 
+@torch.no_grad()
+def forget_old_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Set Adam's first moments below 1e-20 to zero, which moves no weight.
+
+    Of a hidden unit that has died they shrink by a tenth a step, down to numbers below 1e-38 and for ever: these a
+    processor computes with a hundred times more slowly, and a few in a thousand take a sixth of an epoch's time.
+    """
+    for state in optimizer.state.values():
+        state["exp_avg"].masked_fill_(state["exp_avg"].abs() < 1e-20, 0.0)
+
+
 class Schedule:
     """Sets the learning rate of a step: constant, or one cycle over the run."""
 
@@ -197,6 +208,7 @@ class Together:
         bar = self.progress(batches, f"epoch {epoch}/{settings.epochs}")
         with seeded(0, device), autocast(settings, device):
             losses = fit_stack(self.stack, self.optimizer, self._noised(epoch, batches, bar), self.model.layer_losses)
+        forget_old_moments(self.optimizer)
         self.stack.copy_to(self.layers)
         return losses
 
@@ -248,6 +260,7 @@ class InTurn:
                 with autocast(settings, device):
                     x = self.inputs.features(self.inputs.values[batches[i]])
                 totals[t] += self.step(t, x, self.labels[batches[i]])
+        forget_old_moments(self.optimizer)
         return (torch.stack(list(totals.values())) / len(batches)).cpu()
 
     def _step(self, t: int, x: Tensor, y: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from noprop_helpers.passes import (
     Schedule,
     Together,
     encode_images,
+    forget_old_moments,
     layers_to_train,
     one_cycle,
     reseed,
@@ -292,6 +293,42 @@ def test_a_trained_encoder_is_trained_and_a_frozen_one_is_not(order, few_digits)
         model = NoPropDT(encoder, layers, torch.eye(K), cosine_alpha_bar(2), train_encoder=train_encoder)
         fit(model, images, labels, Settings(order=order))
         assert states_equal(encoder, before) != train_encoder == (not model.layer_local)
+
+
+def test_old_moments_are_forgotten_before_they_slow_the_processor_down():
+    """A weight without gradient keeps its value to the last bit, and Adam keeps of it no number below 1e-20."""
+
+    def trained(forget):
+        w = nn.Parameter(torch.tensor([0.3, -0.7]))
+        optimizer = torch.optim.Adam([w], lr=1e-2, fused=True)
+        for step in range(1200):
+            w.grad = torch.tensor([1.0 if step < 3 else 0.0, (-1.0) ** step * 1e-6])
+            optimizer.step()
+            if forget and step % 100 == 99:
+                forget_old_moments(optimizer)
+        return w.detach(), optimizer.state[w]["exp_avg"]
+
+    (w, moments), (expected, old) = trained(forget=True), trained(forget=False)
+    assert torch.equal(w, expected) and moments[1] == old[1] != 0
+    assert 0 < old[0] < 1.2e-38 and moments[0] == 0
+
+
+@each_order
+def test_a_pass_leaves_no_moment_too_small(order, few_digits):
+    model = model_for(order, few_digits.train_images)
+    with torch.no_grad():
+        for layer in model.layers:
+            for parameter in list(layer.parameters())[:2]:
+                parameter[0].fill_(-9.0)  # a unit that never fires
+    one_pass = (Together if order == "together" else InTurn)(
+        model, few_digits.train_images, few_digits.train_labels, Settings(order=order, epochs=2)
+    )
+    one_pass(1)
+    for state in one_pass.optimizer.state.values():
+        state["exp_avg"][0] = 1e-25
+    one_pass(2)
+    small = [(0 < state["exp_avg"].abs()) & (state["exp_avg"].abs() < 1e-20) for state in one_pass.optimizer.state.values()]
+    assert not any(each.any() for each in small)
 
 
 # --- Which layers ---
