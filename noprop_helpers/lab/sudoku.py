@@ -1,4 +1,4 @@
-"""Sudoku: a label of many cells that must fit together. Boards, their symmetries, puzzles, and what counts as solved.
+"""Sudoku: a label of many cells that must fit together. Boards, their symmetries, puzzles, what counts as solved, and a layer.
 
 A grid is an int64 tensor [S, S] of values 0 ... S - 1, S = h w for boxes of h rows and w columns; many grids are [B, S, S].
 """
@@ -9,7 +9,7 @@ import random
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import NoPropError
 
@@ -24,13 +24,6 @@ class Board(NamedTuple):
     def size(self) -> int:
         """S, the number of values, rows, columns and boxes."""
         return self.height * self.width
-
-
-class Puzzles(NamedTuple):
-    """Solved grids [B, S, S] and which of their cells are given [B, S, S] bool."""
-
-    grids: Tensor
-    given: Tensor
 
 
 def boxes(board: Board, cells: Tensor) -> Tensor:
@@ -49,7 +42,7 @@ def unboxed(board: Board, cells: Tensor) -> Tensor:
 
 def solved(board: Board, grids: Tensor) -> Tensor:
     """Whether every value stands once in each row, column and box: [B, S, S] -> [B] bool."""
-    one_hot = torch.nn.functional.one_hot(grids, board.size)  # [B, S, S, S]
+    one_hot = nn.functional.one_hot(grids, board.size)  # [B, S, S, S]
     counts = one_hot.sum(1), one_hot.sum(2), boxes(board, one_hot).sum(2)
     return torch.stack([(count == 1).flatten(1).all(1) for count in counts]).all(0)
 
@@ -187,3 +180,32 @@ def solutions(board: Board, puzzle: Tensor, limit: int = 2, chance: random.Rando
             flip(cell, value)
     search()
     return found
+
+
+# --- A layer ----------------------------------------------------------------------------------------------------------
+
+
+class BoardLayer(nn.Module):
+    """One exchange of messages: every cell makes something of what it sees, hears the mean of its row, its column and its box,
+    and says what it holds. All cells share their weights, so no layer knows a grid by heart.
+
+    x [B, S * S, F], of every cell what is given, and the state z [B, S * S * S] -> scores [B, S * S, S].
+    """
+
+    def __init__(self, board: Board, num_features: int, hidden_dim: int = 64):
+        super().__init__()
+        self.board = board
+        self.num_coordinates, self.num_symbols = board.size**2, board.size
+        self.look = nn.Linear(num_features + board.size, hidden_dim)
+        self.own = nn.Linear(hidden_dim, hidden_dim)
+        self.row, self.column, self.box = (nn.Linear(hidden_dim, hidden_dim, bias=False) for _ in range(3))
+        self.say = nn.Linear(hidden_dim, board.size)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        h, w = self.board
+        seen = torch.cat([x, z.unflatten(1, (self.num_coordinates, self.num_symbols))], 2)  # [B, S * S, F + S]
+        seen = self.look(seen).relu_().unflatten(1, (w, h, h, w))  # [B, w bands, h rows, h stacks, w columns, H]
+        heard = self.own(seen)
+        for unit, cells in ((self.row, (3, 4)), (self.column, (1, 2)), (self.box, (2, 4))):
+            heard = heard + unit(seen.mean(cells, keepdim=True))  # the mean comes back to every cell of the unit
+        return self.say(heard.relu_()).flatten(1, 4)

@@ -1,0 +1,179 @@
+"""Layers for a label of many coordinates, each one of K symbols: a chain of them, and all that could take its place.
+
+A label y [B, M] is embedded coordinate by coordinate, u [B, M * K] of M one-hot blocks. A layer maps (x, z) to scores
+[B, M, K] of what stands at each coordinate, its guess u_hat are their softmaxes, and its loss is the coordinates' mean
+cross-entropy. Nothing is lost by that: the mean of u given x and z is the coordinates' marginal distributions, whatever binds
+them to one another.
+"""
+
+from typing import Callable, Iterator, NamedTuple, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..diffusion import q_sample
+from ..layerwise import Batch, fit_layers
+from ..passes import one_cycle
+from ..samplers import sample_posterior
+from ..schedules import posterior_coefficients
+
+Layer = Callable[[Tensor, Tensor], Tensor]  # (x, z [B, M * K]) -> scores [B, M, K]
+
+
+class Problems(NamedTuple):
+    """What the layers see, x [B, M, F], and the label that it comes from, y [B, M]."""
+
+    x: Tensor
+    y: Tensor
+
+
+Draw = Callable[[int, torch.Generator], Problems]  # draw(n, generator): n new problems to learn from
+
+
+class Training(NamedTuple):
+    """``steps`` updates on ``batch_size`` new problems each, by Adam, its rate one cycle up to ``learning_rate``."""
+
+    steps: int
+    batch_size: int = 32
+    learning_rate: float = 1e-2
+
+
+def embedded(y: Tensor, num_symbols: int) -> Tensor:
+    """One-hot blocks: y [B, M] -> u [B, M * K]."""
+    return nn.functional.one_hot(y, num_symbols).flatten(1).float()
+
+
+def denoised(scores: Tensor) -> Tensor:
+    """The mean embedding of every coordinate: scores [..., M, K] -> u_hat [..., M * K]."""
+    return scores.softmax(-1).flatten(-2)
+
+
+def answers(z: Tensor, num_symbols: int) -> Tensor:
+    """The likeliest symbol of every coordinate: a state or u_hat [B, M * K] -> [B, M]."""
+    return z.unflatten(1, (-1, num_symbols)).argmax(2)
+
+
+def coordinate_loss(scores: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy in nats, the mean over coordinates: scores [B, M, K], y [B, M] -> [B]."""
+    return nn.functional.cross_entropy(scores.transpose(1, 2), y, reduction="none").mean(1)
+
+
+# --- Training ---------------------------------------------------------------------------------------------------------
+
+
+def train_apart(
+    layers: Sequence[nn.Module], levels: Tensor, draw: Draw, training: Training, generator: torch.Generator
+) -> Tensor:
+    """Train layer i on states of signal level ``levels[i]``, each by its own loss alone: -> mean losses [T].
+
+    A chain's levels are ``alpha_bar[1:]``; copies of its top layer have ``alpha_bar[-1]`` every time. The loop is chapter 3's.
+    """
+    optimizers = [torch.optim.Adam(layer.parameters(), fused=True) for layer in layers]
+
+    def batches() -> Iterator[Batch]:
+        for x, y in _lessons(draw, training, optimizers, generator):
+            u = embedded(y, layers[0].num_symbols)
+            yield x, q_sample(u, levels, torch.randn(len(levels), *u.shape, generator=generator)), y
+
+    return fit_layers(layers, optimizers, batches(), coordinate_loss)
+
+
+def train_tied(layer: nn.Module, levels: Tensor, draw: Draw, training: Training, generator: torch.Generator) -> Tensor:
+    """Train one layer for all levels [T], drawn at random and told it as one more feature of x: -> mean loss [1]."""
+    optimizers = [torch.optim.Adam(layer.parameters(), fused=True)]
+
+    def batches() -> Iterator[Batch]:
+        for x, y in _lessons(draw, training, optimizers, generator):
+            u, level = embedded(y, layer.num_symbols), levels[torch.randint(len(levels), (len(y),), generator=generator)]
+            yield told(x, level), q_sample(u, level, torch.randn(u.shape, generator=generator)).unsqueeze(0), y
+
+    return fit_layers([layer], optimizers, batches(), coordinate_loss)
+
+
+def train_through(
+    layers: Sequence[nn.Module], posterior: Sequence[Tensor], draw: Draw, training: Training, generator: torch.Generator
+) -> Tensor:
+    """Back-propagation through the whole walk without noise, by the loss of what its last layer says: -> mean loss []."""
+    optimizer = torch.optim.Adam([p for layer in layers for p in layer.parameters()], fused=True)
+    total = torch.zeros(())
+    for x, y in _lessons(draw, training, [optimizer], generator):
+        u_hat = walk(layers, posterior, x, noise_like(y, layers[0].num_symbols, generator))  # z_0 is layer 1's guess
+        loss = nn.functional.nll_loss(u_hat.unflatten(1, (-1, layers[0].num_symbols)).clamp(min=1e-9).log().transpose(1, 2), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.detach()
+    return total / training.steps
+
+
+def _lessons(
+    draw: Draw, training: Training, optimizers: Sequence[torch.optim.Optimizer], generator: torch.Generator
+) -> Iterator[Problems]:
+    """New problems for every step, the optimizers' rates set for it."""
+    for step in range(training.steps):
+        rate, decay = one_cycle(step, training.steps, training.learning_rate)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"], group["betas"] = rate, (decay, group["betas"][1])
+        yield draw(training.batch_size, generator)
+
+
+# --- Answering --------------------------------------------------------------------------------------------------------
+
+
+def noise_like(y: Tensor, num_symbols: int, generator: torch.Generator | None = None) -> Tensor:
+    """Pure noise in the place of an embedded label: y [B, M] -> [B, M * K]."""
+    return torch.randn(len(y), y.shape[1] * num_symbols, generator=generator)
+
+
+def walk(
+    layers: Sequence[Layer],
+    posterior: Sequence[Tensor],
+    x: Tensor,
+    z_T: Tensor,
+    noise_scale: float = 0.0,
+    generator: torch.Generator | None = None,
+    callback: Callable | None = None,
+) -> Tensor:
+    """Inference, ``noise_scale`` 1 with the posterior's noise, 0 without: -> z_0 [B, M * K].
+
+    ``posterior``: the schedule's tables (a, b, c), [T] each; some layers of a chain go with their rows of the tables.
+    """
+    a, b, c = posterior
+
+    def denoise(t: int, z: Tensor) -> Tensor:
+        return denoised(layers[t - 1](x, z))
+
+    return sample_posterior(denoise, z_T, a, b, noise_scale**2 * c, generator, callback)
+
+
+def intervened(
+    layers: Sequence[Layer], posterior: Sequence[Tensor], x: Tensor, z_T: Tensor, t: int, change: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """A walk without noise in which layer t, and all after it, find ``change(z_t)`` instead of z_t: -> z_0 [B, M * K]."""
+    z = walk(layers[t:], [table[t:] for table in posterior], x, z_T) if t < len(layers) else z_T
+    return walk(layers[:t], [table[:t] for table in posterior], x, change(z))
+
+
+def told(x: Tensor, level: Tensor) -> Tensor:
+    """x [B, M, F] and the signal level of each one's state [B] -> [B, M, F + 1]."""
+    return torch.cat([x, level.view(-1, 1, 1).expand(*x.shape[:2], 1)], 2)
+
+
+def tied_layers(layer: nn.Module, levels: Tensor) -> list[Layer]:
+    """A chain of the one layer that ``train_tied`` trained: levels [T] -> T layers."""
+    return [lambda x, z, level=level: layer(told(x, level.expand(len(x))), z) for level in levels]
+
+
+def mean_guess(layers: Sequence[Layer], x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """The mean of what several layers say to pure noise: -> u_hat [B, M * K]."""
+    said = [denoised(layer(x, noise_like(y, layer.num_symbols, generator))) for layer in layers]
+    return torch.stack(said).mean(0)
+
+
+def repeated(layer: nn.Module, level: float, x: Tensor, z: Tensor, times: int) -> Tensor:
+    """One layer, asked again and again about its own answer, scaled as its states are: z_T -> u_hat [B, M * K]."""
+    for _ in range(times):
+        u_hat = denoised(layer(x, z))
+        z = level**0.5 * u_hat
+    return u_hat
