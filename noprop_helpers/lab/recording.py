@@ -45,19 +45,21 @@ class Recording(NamedTuple):
         options += ["--precision", self.precision] if self.precision else []
         return " ".join(["python -m noprop_helpers", *words, *options])
 
-    def origin(self, dataset: Dataset) -> dict:
+    def origin(self, dataset: Dataset | None) -> dict:
         """What all parts of one record must share: data, hardware, versions, code."""
         return {
-            "dataset": {
-                "name": dataset.name,
-                "checksum": dataset_checksum(dataset),
-                "train": len(dataset.train_labels),
-                "test": len(dataset.test_labels),
-            },
+            "dataset": _told(dataset),
             "environment": records.environment(self.device),
             "git_commit": self.commit or records.git_commit(),
             "source": records.source_checksum(),
         }
+
+
+def _told(dataset: Dataset | None) -> dict:
+    if dataset is None:
+        return {"name": "made from the seed"}
+    sizes = {"train": len(dataset.train_labels), "test": len(dataset.test_labels)}
+    return {"name": dataset.name, "checksum": dataset_checksum(dataset), **sizes}
 
 
 # --- Studies ----------------------------------------------------------------------------------------------------------
@@ -150,7 +152,9 @@ def record(
     experiment = experiments[name]
     target = Path(recording.folder) / f"{record_name(name, dataset)}.json"
     check_writable(target)
-    data = load_dataset(dataset or experiment.dataset, data_root)
+    if dataset is not None and not experiment.dataset:
+        raise NoPropError(f"{name} makes its own data, got dataset {dataset}")
+    data = load_dataset(dataset or experiment.dataset, data_root) if experiment.dataset else None
     recording = _settled(name, experiment, data, recording)
     words = ["record", name, *(["--dataset", dataset] if dataset else [])]
     origin = {"experiment": name, "description": experiment.description, "command": recording.command(*words)}
@@ -159,6 +163,8 @@ def record(
     done = _finished(target.with_suffix(".partial"), _plain(origin | recording.origin(data)), recording.fresh)
     if recording.fresh:
         _remove_checkpoints(target, experiment)
+    if data is not None:
+        done["said"]["labels"] = data.test_labels  # so that the file of predictions speaks for itself
     checkpoints.save(target.with_suffix(".partial"), done)  # also before the first seed: its checkpoint is of this origin
     for seed in experiment.seeds[len(done["runs"]) :]:
         start = time.perf_counter()

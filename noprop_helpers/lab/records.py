@@ -11,7 +11,9 @@ import math
 import subprocess
 from pathlib import Path
 
+import numpy
 import torch
+from torch import Tensor
 
 from .. import NoPropError
 from ..benchmark import machine
@@ -98,6 +100,34 @@ def read_record(name: str, folder: str | Path = FOLDER) -> dict:
     if not path.exists():
         raise NoPropError(f"no record {path}; make it with: python -m noprop_helpers record {name}")
     return read_json(path)
+
+
+def right(name: str, folder: str | Path = FOLDER) -> dict[str, Tensor]:
+    """Who was right about which test example: measurement -> [seeds, N] bool, of the file beside the record ``name``."""
+    path = Path(folder) / f"{name}.npz"
+    if not path.exists():
+        raise NoPropError(f"no predictions {path}; make them with: python -m noprop_helpers record {name}")
+    with numpy.load(path, allow_pickle=False) as said:
+        labels = said["labels"] if "labels" in said.files else True
+        by_who = {}
+        for key in said.files:
+            seed, _, who = key.partition("/")
+            if who:
+                by_who.setdefault(who, []).append(torch.from_numpy(said[key] == labels))
+    return {who: torch.stack(seeds) for who, seeds in by_who.items()}
+
+
+def paired(one: Tensor, other: Tensor) -> dict:
+    """How much more often one is right than the other about the same examples: [seeds, N] bool each.
+
+    ``mean_and_standard_error`` of the seeds' differences, and "sampling", half the width of the 95 % interval that the choice
+    of these N test examples adds: 1.96 s / sqrt(N), s the deviation of the examples' mean differences.
+    """
+    if one.shape != other.shape or one.ndim != 2:
+        raise NoPropError(f"expected two tables [seeds, N], got {list(one.shape)} and {list(other.shape)}")
+    difference = one.double() - other.double()  # [seeds, N]
+    sampling = 1.96 * difference.mean(0).std().item() / one.shape[1] ** 0.5
+    return mean_and_standard_error(difference.mean(1).tolist()) | {"sampling": sampling}
 
 
 def percent(summary: dict, digits: int = 2) -> str:

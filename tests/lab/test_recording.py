@@ -171,7 +171,12 @@ def test_predictions_give_the_accuracies_of_the_record(name, tmp_path, data):
                 told = results["test_accuracy_by_steps"][key.removeprefix("steps_")]
             assert told == pytest.approx(accuracy), key
         assert len(right) == (4 if name == "small" else 2)
-    assert {key.split("/")[0] for key in said} == {str(run["seed"]) for run in value["runs"]}
+    assert {key.split("/")[0] for key in said} == {"labels"} | {str(run["seed"]) for run in value["runs"]}
+    assert (said["labels"] == labels).all()
+    of_seeds = records.right(name, tmp_path)  # read back as who was right about what
+    assert {who: len(each) for who, each in of_seeds.items()} == dict.fromkeys(of_seeds, len(value["runs"]))
+    for run, walk in zip(value["runs"], of_seeds["walk_0"]):
+        assert walk.double().mean().item() == pytest.approx(run["results"]["test_accuracy_by_run"][0])
 
 
 def test_predictions_are_compact_and_hold_any_number_of_classes(monkeypatch, tmp_path):
@@ -266,7 +271,7 @@ def test_an_interrupted_record_goes_on_where_it_stopped(monkeypatch, tmp_path):
     value = record("tiny", Recording(tmp_path))
     assert calls == [2] and [run["results"]["test_accuracy"] for run in value["runs"]] == [0.0, 0.1, 0.2]
     assert names_in(tmp_path) == ["tiny.json", "tiny.npz"]
-    assert set(numpy.load(tmp_path / "tiny.npz")) == {"0/walk", "1/walk", "2/walk"}  # the earlier seeds' too
+    assert set(numpy.load(tmp_path / "tiny.npz")) == {"labels", "0/walk", "1/walk", "2/walk"}  # the earlier seeds' too
 
 
 def test_a_record_whose_end_failed_is_written_from_what_is_kept(monkeypatch, tmp_path):

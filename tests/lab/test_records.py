@@ -4,8 +4,11 @@ import stat
 
 import numpy
 import pytest
+import torch
+from conftest import generator
 from scipy import stats
 
+from noprop_helpers import NoPropError
 from noprop_helpers import __main__ as cli
 from noprop_helpers.lab import records
 from noprop_helpers.lab.bench import SUITES
@@ -126,5 +129,38 @@ def test_committed_commands_can_be_typed_and_say_how_it_was_run(path):
 def test_committed_predictions_are_of_every_test_image(path):
     record = records.read_json(path.with_suffix(".json"))
     said = numpy.load(path)
-    assert {int(name.split("/")[0]) for name in said} == {run["seed"] for run in record["runs"]}
-    assert all(said[name].shape == (record["dataset"]["test"],) for name in said)
+    seeds = {name.split("/")[0] for name in said} - {"labels"}
+    assert seeds == {str(run["seed"]) for run in record["runs"]}
+    assert len({said[name].shape for name in said}) == 1
+    if "checksum" in record["dataset"]:
+        assert said["labels"].shape == (record["dataset"]["test"],)
+
+
+# --- Predictions ---
+
+
+def test_paired_differences_are_those_of_scipy():
+    """Mean and t-interval of the seeds' differences; and what another choice of test examples would change."""
+    one, other = (torch.rand(4, 500, generator=generator(seed)) < share for seed, share in ((0, 0.9), (1, 0.8)))
+    found = records.paired(one, other)
+    differences = one.double().mean(1) - other.double().mean(1)
+    low, high = stats.ttest_rel(one.double().mean(1), other.double().mean(1)).confidence_interval(0.95)
+    assert found["mean"] == pytest.approx(differences.mean().item()) and found["n"] == 4
+    assert found["mean"] - found["interval"] == pytest.approx(low) and found["mean"] + found["interval"] == pytest.approx(high)
+    by_example = (one.double() - other.double()).mean(0)
+    assert found["sampling"] == pytest.approx(1.96 * stats.sem(by_example))
+
+
+def test_what_is_paired_must_be_of_the_same_examples():
+    table = torch.ones(2, 5, dtype=torch.bool)
+    for other in (table[:1], table[:, :4], table[0]):
+        with pytest.raises(NoPropError, match=r"expected two tables \[seeds, N\], got \[2, 5\] and"):
+            records.paired(table, other)
+    assert records.paired(table[:1], table[:1])["interval"] is None  # one seed says nothing of others
+
+
+def test_flags_are_read_as_they_are_and_a_missing_file_says_how_it_is_made(tmp_path):
+    numpy.savez(tmp_path / "puzzles.npz", **{"0/top": numpy.array([1, 0], "uint8"), "3/top": numpy.array([1, 1], "uint8")})
+    assert records.right("puzzles", tmp_path)["top"].tolist() == [[True, False], [True, True]]
+    with pytest.raises(NoPropError, match="no predictions .*none.npz; make them with: python -m noprop_helpers record none"):
+        records.right("none", tmp_path)
