@@ -9,7 +9,8 @@ class Experiment(NamedTuple):
     """What ``record`` does once for every seed.
 
     ``study`` names what is done (``recording.STUDIES``). The study "run" is a run of a recipe with ``changes`` of its
-    settings, measured as ``runs.Run`` says; the others are experiments of one chapter.
+    settings, measured as ``runs.Run`` says; the others are experiments of one chapter. ``dataset`` is empty where a study makes
+    its own data.
     """
 
     description: str
@@ -79,6 +80,14 @@ EXPERIMENTS = {
     ),
     "mnist_layers": _layers("mnist"),
     "fashion_mnist_layers": _layers("fashion_mnist"),
+    "sudoku": Experiment(
+        "6 x 6 Sudoku, half of the cells given: a chain of layers trained apart, against all that could take its place",
+        "", (0, 1, 2, 3, 4), study="sudoku",
+    ),
+    "sudoku_sizes": Experiment(
+        "6 x 6 Sudoku, half of the cells given: chains of 1 to 50 layers, and layers of 16 to 256 hidden units",
+        "", (0, 1, 2, 3, 4), study="sudoku_sizes",
+    ),
     **{f"mnist_{v}_{e}_short": _paper("mnist", v, e, short=True) for v, e in _cells()},
     # One block alone, for as many updates as the ten of mnist_dt_one_hot_short together.
     "mnist_single_one_hot_short": Experiment(

@@ -22,6 +22,7 @@ from . import records
 from .audit import audit_steps, run_audit, run_published_loop
 from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
+from .structured_study import HELD_OUT, Plan, run_sudoku, run_sudoku_sizes, split
 
 CHECKPOINT_EVERY = 60.0  # seconds; ten blocks with their optimizer states fill 240 MB, too much to write after every epoch
 
@@ -118,6 +119,11 @@ def _describe_layers(experiment: Experiment, dataset: Dataset, recording: Record
     return model | {"settings": _common(settings), "depths": DEPTHS, "votes": VOTES, "noise_scales": NOISE_SCALES}
 
 
+def _describe_sudoku(*_) -> dict:
+    grids = dict(zip(("learned_from", "held_out"), map(len, split())))
+    return {"settings": dataclasses.asdict(Plan()), "held_out_classes": HELD_OUT, "grids_in_order": grids}
+
+
 def _common(settings: Settings) -> dict:
     return {name: value for name, value in dataclasses.asdict(settings).items() if name != "seed"}
 
@@ -127,6 +133,8 @@ STUDIES = {
     "audit": Study(_alone(run_audit), _describe_audit),
     "published_loop": Study(_alone(run_published_loop), lambda *_: {"settings": _common(Settings(epochs=2))}),
     "layers": Study(_alone(run_layers), _describe_layers),
+    "sudoku": Study(_alone(run_sudoku), _describe_sudoku),
+    "sudoku_sizes": Study(_alone(run_sudoku_sizes), _describe_sudoku),
 }
 
 

@@ -21,10 +21,12 @@ Layer = Callable[[Tensor, Tensor], Tensor]  # (x, z [B, M * K]) -> scores [B, M,
 
 
 class Problems(NamedTuple):
-    """What the layers see, x [B, M, F], and the label that it comes from, y [B, M]."""
+    """What the layers see, x [B, M, F]; the label that it comes from, y [B, M]; and which of its coordinates x leaves open,
+    [B, M] bool."""
 
     x: Tensor
     y: Tensor
+    open: Tensor
 
 
 Draw = Callable[[int, torch.Generator], Problems]  # draw(n, generator): n new problems to learn from
@@ -71,7 +73,7 @@ def train_apart(
     optimizers = [torch.optim.Adam(layer.parameters(), fused=True) for layer in layers]
 
     def batches() -> Iterator[Batch]:
-        for x, y in _lessons(draw, training, optimizers, generator):
+        for x, y, _ in _lessons(draw, training, optimizers, generator):
             u = embedded(y, layers[0].num_symbols)
             yield x, q_sample(u, levels, torch.randn(len(levels), *u.shape, generator=generator)), y
 
@@ -83,7 +85,7 @@ def train_tied(layer: nn.Module, levels: Tensor, draw: Draw, training: Training,
     optimizers = [torch.optim.Adam(layer.parameters(), fused=True)]
 
     def batches() -> Iterator[Batch]:
-        for x, y in _lessons(draw, training, optimizers, generator):
+        for x, y, _ in _lessons(draw, training, optimizers, generator):
             u, level = embedded(y, layer.num_symbols), levels[torch.randint(len(levels), (len(y),), generator=generator)]
             yield told(x, level), q_sample(u, level, torch.randn(u.shape, generator=generator)).unsqueeze(0), y
 
@@ -96,7 +98,7 @@ def train_through(
     """Back-propagation through the whole walk without noise, by the loss of what its last layer says: -> mean loss []."""
     optimizer = torch.optim.Adam([p for layer in layers for p in layer.parameters()], fused=True)
     total = torch.zeros(())
-    for x, y in _lessons(draw, training, [optimizer], generator):
+    for x, y, _ in _lessons(draw, training, [optimizer], generator):
         u_hat = walk(layers, posterior, x, noise_like(y, layers[0].num_symbols, generator))  # z_0 is layer 1's guess
         loss = nn.functional.nll_loss(u_hat.unflatten(1, (-1, layers[0].num_symbols)).clamp(min=1e-9).log().transpose(1, 2), y)
         optimizer.zero_grad()

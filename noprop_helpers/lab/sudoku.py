@@ -186,26 +186,29 @@ def solutions(board: Board, puzzle: Tensor, limit: int = 2, chance: random.Rando
 
 
 class BoardLayer(nn.Module):
-    """One exchange of messages: every cell makes something of what it sees, hears the mean of its row, its column and its box,
-    and says what it holds. All cells share their weights, so no layer knows a grid by heart.
+    """Messages between cells: each makes something of what it sees, hears the mean of its row, its column and its box, as often
+    as there are ``rounds``, and says what it holds. All cells share their weights, so that no grid can be known by heart.
 
     x [B, S * S, F], of every cell what is given, and the state z [B, S * S * S] -> scores [B, S * S, S].
     """
 
-    def __init__(self, board: Board, num_features: int, hidden_dim: int = 64):
+    def __init__(self, board: Board, num_features: int, hidden_dim: int = 64, rounds: int = 2):
         super().__init__()
         self.board = board
         self.num_coordinates, self.num_symbols = board.size**2, board.size
         self.look = nn.Linear(num_features + board.size, hidden_dim)
-        self.own = nn.Linear(hidden_dim, hidden_dim)
-        self.row, self.column, self.box = (nn.Linear(hidden_dim, hidden_dim, bias=False) for _ in range(3))
+        self.rounds = nn.ModuleList(
+            nn.ModuleList(nn.Linear(hidden_dim, hidden_dim) for _ in ("own", "row", "column", "box")) for _ in range(rounds)
+        )
         self.say = nn.Linear(hidden_dim, board.size)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         h, w = self.board
         seen = torch.cat([x, z.unflatten(1, (self.num_coordinates, self.num_symbols))], 2)  # [B, S * S, F + S]
-        seen = self.look(seen).relu_().unflatten(1, (w, h, h, w))  # [B, w bands, h rows, h stacks, w columns, H]
-        heard = self.own(seen)
-        for unit, cells in ((self.row, (3, 4)), (self.column, (1, 2)), (self.box, (2, 4))):
-            heard = heard + unit(seen.mean(cells, keepdim=True))  # the mean comes back to every cell of the unit
-        return self.say(heard.relu_()).flatten(1, 4)
+        state = self.look(seen).relu_().unflatten(1, (w, h, h, w))  # [B, w bands, h rows, h stacks, w columns, H]
+        for own, *units in self.rounds:
+            heard = own(state)
+            for unit, cells in zip(units, ((3, 4), (1, 2), (2, 4))):  # a row's cells, a column's, a box's
+                heard = heard + unit(state.mean(cells, keepdim=True))  # comes back to every cell of the unit
+            state = heard.relu_()
+        return self.say(state).flatten(1, 4)

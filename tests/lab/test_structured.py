@@ -47,7 +47,8 @@ class WordLayer(nn.Module):
 
 
 def draw(count, draws):
-    return Problems(torch.zeros(count, 3, 0), WORDS[torch.multinomial(P, count, replacement=True, generator=draws)])
+    y = WORDS[torch.multinomial(P, count, replacement=True, generator=draws)]
+    return Problems(torch.zeros(count, 3, 0), y, torch.ones_like(y, dtype=torch.bool))
 
 
 def built(count, more_features=0):
@@ -107,7 +108,7 @@ def test_trained_layers_end_at_words_and_their_top_layer_does_not():
     layers, T = built(10), 10
     losses = train_apart(layers, cosine_alpha_bar(T)[1:].float(), draw, QUICK, generator())
     assert losses.shape == (T,) and losses[0] < 0.3 < losses[-1]  # a clean state is copied; noise tells nothing
-    x, y = draw(1000, generator(1))
+    x, y, _ = draw(1000, generator(1))
     noise = noise_like(y, 2, generator(2))
     with torch.no_grad():
         top = answers(denoised(layers[-1](x, noise)), 2)
@@ -142,7 +143,7 @@ def test_one_layer_can_be_trained_for_all_levels():
     before = layer.mlp[0].weight.detach().clone()
     train_tied(layer, levels, draw, Training(400, 64), generator())
     assert (layer.mlp[0].weight[:, :3] != before[:, :3]).any()  # it has seen the level
-    x, y = draw(500, generator(1))
+    x, y, _ = draw(500, generator(1))
     with torch.no_grad():
         z_0 = walk(tied_layers(layer, levels), tables(10), x, noise_like(y, 2, generator(2)), 1.0, generator(3))
     assert share_of_words(answers(z_0, 2)) > 0.8
@@ -201,7 +202,7 @@ def test_an_intervention_changes_what_one_layer_and_those_after_it_find():
 
 
 def test_a_mean_guess_is_the_mean_and_repeating_starts_from_the_noise():
-    layers, (x, y) = built(3), draw(4, generator())
+    layers, (x, y) = built(3), draw(4, generator())[:2]
     with torch.no_grad():
         draws = generator(1)
         each = [denoised(layer(x, noise_like(y, 2, draws))) for layer in layers]

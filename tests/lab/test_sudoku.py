@@ -7,7 +7,7 @@ import torch
 from conftest import generator
 
 from noprop_helpers import NoPropError
-from noprop_helpers.lab.sudoku import Board, boxes, classes, grids_in_order, orbit, shuffled, solutions, solved, unboxed
+from noprop_helpers.lab.sudoku import Board, BoardLayer, boxes, classes, grids_in_order, orbit, shuffled, solutions, solved, unboxed
 
 SMALL, MIDDLE, LARGE = Board(2, 2), Board(2, 3), Board(3, 3)
 each_board = pytest.mark.parametrize("board", [SMALL, MIDDLE, LARGE], ids=lambda board: f"{board.size}x{board.size}")
@@ -142,3 +142,46 @@ def test_the_solver_leaves_the_puzzle_alone_and_chance_decides_which_comes_first
     empty = torch.full((6, 6), -1)
     firsts = {tuple(solutions(MIDDLE, empty, 1, random.Random(seed))[0].flatten().tolist()) for seed in range(5)}
     assert len(firsts) == 5 and (empty == -1).all()
+
+
+# --- The layer ---
+
+
+def scores_of(board, layer, grids, given):
+    x = torch.nn.functional.one_hot(grids, board.size).flatten(1, 2) * given.flatten(1).unsqueeze(2)
+    return layer(x.float(), torch.zeros(len(grids), board.size**3))
+
+
+@each_board
+def test_a_cell_hears_its_row_its_column_its_box_and_nobody_else_in_one_round(board):
+    torch.manual_seed(0)
+    layer, S, (h, w) = BoardLayer(board, board.size, 16, rounds=1), board.size, board
+    x, z = torch.rand(1, S * S, S), torch.randn(1, S**3).requires_grad_()
+    for cell in (0, S * S // 2, S * S - 1):
+        (gradient,) = torch.autograd.grad(layer(x, z)[0, cell].sum(), z)
+        heard = {i for i in range(S * S) if gradient[0].unflatten(0, (S * S, S))[i].abs().max() > 0}
+        r, c = divmod(cell, S)
+        units = {i for i in range(S * S) if i // S == r or i % S == c or (i // S // h, i % S // w) == (r // h, c // w)}
+        assert heard == units
+    assert layer(x, z).shape == (1, S * S, S)
+
+
+def test_two_rounds_reach_further():
+    torch.manual_seed(0)
+    layer = BoardLayer(MIDDLE, 6, 16, rounds=2)
+    z = torch.randn(1, 216).requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(torch.rand(1, 36, 6), z)[0, 0].sum(), z)
+    assert (gradient.unflatten(1, (36, 6)).abs().amax((0, 2)) > 0).all()
+
+
+@each_board
+def test_the_layer_answers_a_moved_puzzle_with_the_moved_answer(board):
+    """Rows and columns reordered within their bands: the rules do not change, and neither does the layer."""
+    torch.manual_seed(0)
+    layer, S, (h, w) = BoardLayer(board, board.size, 16), board.size, board
+    rows = torch.cat([torch.arange(S).view(w, h).flip(0).flatten()])  # bands in reverse order
+    columns = torch.arange(S).view(h, w).flip(1).flatten()  # columns in reverse order within each stack
+    grids, given = some_grids(board, 2), torch.rand(2, S, S, generator=generator()) < 0.5
+    moved = scores_of(board, layer, grids[:, rows][:, :, columns], given[:, rows][:, :, columns])
+    plain = scores_of(board, layer, grids, given).unflatten(1, (S, S))
+    torch.testing.assert_close(moved.unflatten(1, (S, S)), plain[:, rows][:, :, columns])

@@ -1,0 +1,331 @@
+"""What the layers are for: chains on 6 x 6 Sudoku against all that could take their place (chapter 7).
+
+Written down before the first recording: a chain without noise solves many times the puzzles that its top layer solves, and
+more than every opponent of one layer, however long, wide or often it is asked; noise costs it most of that; with another
+puzzle's state in the middle it is as bad as its lower layers are alone; a block trained for all levels, and back-propagation
+through all ten, do as well or better.
+"""
+
+import dataclasses
+import functools
+from typing import Callable, NamedTuple, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Dataset
+from ..passes import Progress, seeded, silent
+from ..schedules import cosine_alpha_bar, posterior_coefficients
+from . import structured
+from .structured import Layer, Problems, Training
+from .sudoku import Board, BoardLayer, classes, shuffled, solutions, solved
+
+BOARD = Board(2, 3)
+HELD_OUT = 10  # of the 49 classes of grids
+NOISE_SCALES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+DEPTHS = (1, 2, 5, 10, 20, 50)
+WIDTHS = (16, 32, 64, 128, 256)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How the chains of a study are made and trained; opponents have the same updates, or the same parameters, in all."""
+
+    num_layers: int = 20
+    hidden_dim: int = 64
+    rounds: int = 2
+    share: float = 0.5  # of the cells that is given, each cell by itself
+    steps: int = 2000
+    batch_size: int = 32
+    learning_rate: float = 1e-2
+    num_test: int = 2000
+
+    @property
+    def training(self) -> Training:
+        return Training(self.steps, self.batch_size, self.learning_rate)
+
+
+# --- Puzzles ----------------------------------------------------------------------------------------------------------
+
+
+def split(board: Board = BOARD, held_out: int = HELD_OUT) -> tuple[Tensor, Tensor]:
+    """All grids whose first row is in order, by class: those to learn from, and those of classes held out. [G, S, S] each."""
+    members = classes(board)
+    order = torch.randperm(len(members), generator=torch.Generator().manual_seed(0)).tolist()
+    return tuple(torch.cat([members[i] for i in part]) for part in (order[held_out:], order[:held_out]))
+
+
+def puzzles(board: Board, grids: Tensor, share: float, count: int, generator: torch.Generator) -> Problems:
+    """Puzzles out of grids [G, S, S], moved by a random symmetry: x [B, M, S], one-hot where a cell is given and else 0."""
+    y = shuffled(board, grids[torch.randint(len(grids), (count,), generator=generator)], generator).flatten(1)  # [B, M]
+    given = torch.rand(y.shape, generator=generator) < share
+    return Problems(nn.functional.one_hot(y, board.size) * given.unsqueeze(2).float(), y, ~given)
+
+
+def is_valid(board: Board, problems: Problems, said: Tensor) -> Tensor:
+    """Whether an answer keeps the rules and what is given, be it the grid that the puzzle was made of or not. -> [B] bool."""
+    kept = ((said == problems.y) | problems.open).all(1)
+    return kept & solved(board, said.unflatten(1, (board.size, board.size)))
+
+
+def num_solutions(board: Board, problems: Problems, limit: int = 2) -> Tensor:
+    """Of every puzzle, up to a limit: -> [B]."""
+    grids = problems.y.masked_fill(problems.open, -1).unflatten(1, (board.size, board.size))
+    return torch.tensor([len(solutions(board, grid, limit)) for grid in grids])
+
+
+@torch.no_grad()
+def filled_in(layer: Layer, board: Board, problems: Problems, generator: torch.Generator) -> Tensor:
+    """One layer as an iterative decoder: the surest open cell becomes a given one, until none is open: -> answers [B, M]."""
+    x, y, is_open = (part.clone() for part in problems)
+    for _ in range(int(is_open.sum(1).max())):
+        sure, symbol = layer(x, structured.noise_like(y, board.size, generator)).softmax(2).max(2)  # [B, M]
+        rows = is_open.any(1).nonzero().squeeze(1)
+        cell = sure.masked_fill(~is_open, -1.0).argmax(1)[rows]
+        x[rows, cell] = nn.functional.one_hot(symbol[rows, cell], board.size).to(x)
+        is_open[rows, cell] = False
+    return x.argmax(2)
+
+
+# --- Measuring --------------------------------------------------------------------------------------------------------
+
+
+class Judge:
+    """Counts what is solved of the test puzzles, which are the same for every seed."""
+
+    def __init__(self, board: Board, problems: Problems):
+        self.board, self.problems, self.said = board, problems, {}
+        self.x, self.y = problems.x, problems.y
+
+    def __call__(self, said: Tensor, name: str | None = None) -> dict:
+        """Answers [N, M] -> shares of puzzles solved and of open cells as in the grid; kept for paired tests where named."""
+        valid = is_valid(self.board, self.problems, said)
+        if name is not None:
+            self.said[name] = valid
+        return {"valid": _share(valid), "cells": _share((said == self.y)[self.problems.open])}
+
+    def of_state(self, z: Tensor, name: str | None = None) -> dict:
+        """The same of states or guesses [N, M * K]."""
+        return self(structured.answers(z, self.board.size), name)
+
+
+class Chain(NamedTuple):
+    """Layers and the tables of their schedule."""
+
+    layers: Sequence[Layer]
+    posterior: tuple[Tensor, Tensor, Tensor]
+
+
+class Bench:
+    """One seed of a study: its puzzles, its draws, and what is trained of it."""
+
+    def __init__(self, plan: Plan, seed: int):
+        self.plan, self.seed = plan, seed
+        self.grids, held_out = split()
+        self.generator = torch.Generator().manual_seed(seed)
+        test = puzzles(BOARD, held_out, plan.share, plan.num_test, torch.Generator().manual_seed(0))
+        self.judge = Judge(BOARD, test)
+
+    def draw(self, count: int, generator: torch.Generator) -> Problems:
+        return puzzles(BOARD, self.grids, self.plan.share, count, generator)
+
+    def draw_any_share(self, count: int, generator: torch.Generator) -> Problems:
+        """From the plan's share of given cells to all of them: what an iterative decoder meets."""
+        share = self.plan.share + (1 - self.plan.share) * float(torch.rand((), generator=generator))
+        return puzzles(BOARD, self.grids, share, count, generator)
+
+    def layers(self, count: int, hidden_dim: int | None = None, more_features: int = 0) -> list[BoardLayer]:
+        width = hidden_dim or self.plan.hidden_dim
+        with seeded(self.seed):
+            return [BoardLayer(BOARD, BOARD.size + more_features, width, self.plan.rounds) for _ in range(count)]
+
+    def chain(self, num_layers: int, hidden_dim: int | None = None) -> Chain:
+        """A chain of this many layers, each trained alone."""
+        alpha_bar, layers = cosine_alpha_bar(num_layers), self.layers(num_layers, hidden_dim)
+        structured.train_apart(layers, alpha_bar[1:].float(), self.draw, self.plan.training, self.generator)
+        return Chain(layers, posterior_coefficients(alpha_bar))
+
+    def noise(self) -> Tensor:
+        return structured.noise_like(self.judge.y, BOARD.size, self.generator)
+
+    @torch.no_grad()
+    def walked(self, chain: Chain, noise_scale: float = 0.0, callback: Callable | None = None) -> Tensor:
+        return structured.walk(*chain, self.judge.x, self.noise(), noise_scale, self.generator, callback)
+
+    @torch.no_grad()
+    def asked(self, layer: Layer) -> Tensor:
+        """What one layer says to pure noise: -> u_hat [N, M * K]."""
+        return structured.denoised(layer(self.judge.x, self.noise()))
+
+
+# --- Studies ----------------------------------------------------------------------------------------------------------
+
+
+def run_sudoku(dataset: Dataset | None, seed: int, device: str = "cpu", progress: Progress = silent, plan: Plan = Plan()):
+    """A chain, its interventions, and its opponents: -> (results, whether each test puzzle is solved, by who said it)."""
+    bench = Bench(plan, seed)
+    results = {"chain": of_the_chain(bench, bench.chain(plan.num_layers)), "opponents": {}}
+    for name, opponent in progress(OPPONENTS.items(), "opponents"):
+        results["opponents"][name] = bench.judge.of_state(opponent(bench), name)
+    bench.judge.said["has_one_solution"] = num_solutions(BOARD, bench.judge.problems) == 1
+    return results, bench.judge.said
+
+
+def run_sudoku_sizes(
+    dataset: Dataset | None,
+    seed: int,
+    device: str = "cpu",
+    progress: Progress = silent,
+    plan: Plan = Plan(),
+    depths: Sequence[int] = DEPTHS,
+    widths: Sequence[int] = WIDTHS,
+):
+    """Chains of other depths, and of ten layers of other widths: -> (results, nothing more)."""
+    bench = Bench(plan, seed)
+
+    def measured(num_layers: int, hidden_dim: int | None = None) -> dict:
+        chain = bench.chain(num_layers, hidden_dim)
+        ways = {"top": bench.asked(chain.layers[-1]), "quiet": bench.walked(chain), "noisy": bench.walked(chain, 1.0)}
+        return {name: bench.judge.of_state(said) for name, said in ways.items()}
+
+    by_depth = {str(n): measured(n) for n in progress(depths, "depths")}
+    return {"by_depth": by_depth, "by_width": {str(n): measured(10, n) for n in progress(widths, "widths")}}, {}
+
+
+def of_the_chain(bench: Bench, chain: Chain) -> dict:
+    """What a chain solves, and what is left of it when it is cut, disturbed, or asked in another way."""
+    judge, T = bench.judge, len(chain.layers)
+    by_layer = []
+    quiet = bench.walked(chain, callback=lambda t, z, u_hat: by_layer.insert(0, judge.of_state(u_hat)))
+    return {
+        "quiet": judge.of_state(quiet, "quiet"),
+        "noisy": judge.of_state(bench.walked(chain, 1.0), "noisy"),
+        "top": judge.of_state(bench.asked(chain.layers[-1]), "top"),
+        "mean_of_layers": judge.of_state(_mean_guess(bench, chain.layers), "mean_of_layers"),
+        "repeated": _best_repeated(bench, chain),
+        "by_noise_scale": {str(scale): judge.of_state(bench.walked(chain, scale)) for scale in NOISE_SCALES},
+        "by_layer": by_layer,
+        "by_share": {str(share): _by_share(bench, chain, share) for share in SHARES},
+        "state_lost": [judge.of_state(_disturbed(bench, chain, t, torch.randn_like)) for t in range(1, T + 1)],
+        "state_of_another": [judge.of_state(_disturbed(bench, chain, t, _next_ones)) for t in range(1, T + 1)],
+    }
+
+
+def _next_ones(z: Tensor) -> Tensor:
+    return z.roll(1, 0)
+
+
+@torch.no_grad()
+def _disturbed(bench: Bench, chain: Chain, t: int, change: Callable[[Tensor], Tensor]) -> Tensor:
+    with seeded(bench.seed):  # randn_like draws from torch's global state
+        return structured.intervened(*chain, bench.judge.x, bench.noise(), t, change)
+
+
+@torch.no_grad()
+def _by_share(bench: Bench, chain: Chain, share: float) -> dict:
+    """The chain, trained at the plan's share, on puzzles that give another one."""
+    fresh = torch.Generator().manual_seed(1)
+    judge = Judge(BOARD, puzzles(BOARD, split()[1], share, bench.plan.num_test, fresh))
+    noise = structured.noise_like(judge.y, BOARD.size, fresh)
+    quiet = structured.walk(*chain, judge.x, noise)
+    return {"quiet": judge.of_state(quiet), "top": judge.of_state(structured.denoised(chain.layers[-1](judge.x, noise)))}
+
+
+@torch.no_grad()
+def _best_repeated(bench: Bench, chain: Chain) -> dict:
+    """The layer of the chain that does best when it alone is asked T times about its own answer, chosen on new puzzles of
+    the classes that training sees."""
+    T, alpha_bar = len(chain.layers), cosine_alpha_bar(len(chain.layers)).tolist()
+    known = Judge(BOARD, bench.draw(bench.plan.num_test // 2, bench.generator))
+
+    def ended(t: int, judge: Judge) -> dict:
+        noise = structured.noise_like(judge.y, BOARD.size, bench.generator)
+        return judge.of_state(structured.repeated(chain.layers[t - 1], alpha_bar[t], judge.x, noise, T))
+
+    best = max(range(1, T + 1), key=lambda t: ended(t, known)["valid"])
+    return ended(best, bench.judge) | {"layer": best}
+
+
+def _one_longer(bench: Bench) -> Tensor:
+    return _single(bench, bench.draw, steps=bench.plan.num_layers * bench.plan.steps)
+
+
+def _one_wider(bench: Bench) -> Tensor:
+    return _single(bench, bench.draw, hidden_dim=as_many_parameters(bench))
+
+
+def _single(bench: Bench, draw: structured.Draw, hidden_dim: int | None = None, steps: int | None = None) -> Tensor:
+    return bench.asked(_trained_top(bench, draw, hidden_dim, steps))
+
+
+def _trained_top(bench: Bench, draw: structured.Draw, hidden_dim: int | None, steps: int | None) -> Layer:
+    layers = bench.layers(1, hidden_dim)
+    training = bench.plan.training._replace(steps=steps or bench.plan.steps)
+    structured.train_apart(layers, _top_level(bench), draw, training, bench.generator)
+    return layers[0]
+
+
+def _ensemble_of_tops(bench: Bench) -> Tensor:
+    T = bench.plan.num_layers
+    layers = bench.layers(T)
+    structured.train_apart(layers, _top_level(bench).expand(T), bench.draw, bench.plan.training, bench.generator)
+    return _mean_guess(bench, layers)
+
+
+@torch.no_grad()
+def _mean_guess(bench: Bench, layers: Sequence[Layer]) -> Tensor:
+    return structured.mean_guess(layers, bench.judge.x, bench.judge.y, bench.generator)
+
+
+def _tied(bench: Bench, hidden_dim: int | None = None, steps: int | None = None) -> Tensor:
+    """One layer, told the level, in the place of all."""
+    alpha_bar = cosine_alpha_bar(bench.plan.num_layers)
+    (layer,), levels = bench.layers(1, hidden_dim, more_features=1), alpha_bar[1:].float()
+    training = bench.plan.training._replace(steps=steps or bench.plan.steps)
+    structured.train_tied(layer, levels, bench.draw, training, bench.generator)
+    return bench.walked(Chain(structured.tied_layers(layer, levels), posterior_coefficients(alpha_bar)))
+
+
+def _through_all(bench: Bench) -> Tensor:
+    chain = Chain(bench.layers(bench.plan.num_layers), posterior_coefficients(cosine_alpha_bar(bench.plan.num_layers)))
+    structured.train_through(*chain, bench.draw, bench.plan.training, bench.generator)
+    return bench.walked(chain)
+
+
+def _iterative(bench: Bench) -> Tensor:
+    layer = _trained_top(bench, bench.draw_any_share, None, bench.plan.num_layers * bench.plan.steps)
+    return structured.embedded(filled_in(layer, BOARD, bench.judge.problems, bench.generator), BOARD.size)
+
+
+# Name -> what it answers, trained with as many updates or as many parameters as the chain's layers have together.
+OPPONENTS = {
+    "one_longer": _one_longer,
+    "one_wider": _one_wider,
+    "ensemble_of_tops": _ensemble_of_tops,
+    "tied": lambda bench: _tied(bench, steps=bench.plan.num_layers * bench.plan.steps),
+    "tied_wider": lambda bench: _tied(bench, hidden_dim=as_many_parameters(bench)),
+    "through_all": _through_all,
+    "iterative_decoder": _iterative,
+}
+
+
+def _top_level(bench: Bench) -> Tensor:
+    """The signal level of the top layer's states, [1]."""
+    return cosine_alpha_bar(bench.plan.num_layers)[-1:].float()
+
+
+def as_many_parameters(bench: Bench) -> int:
+    """Hidden units of one layer with at least as many parameters as all of a chain's together."""
+    wanted, hidden_dim = bench.plan.num_layers * _size(bench.layers(1)[0]), bench.plan.hidden_dim
+    while _size(bench.layers(1, hidden_dim)[0]) < wanted:
+        hidden_dim += 1
+    return hidden_dim
+
+
+def _size(layer: nn.Module) -> int:
+    return sum(p.numel() for p in layer.parameters())
+
+
+def _share(hits: Tensor) -> float:
+    return hits.double().mean().item()

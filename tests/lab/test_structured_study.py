@@ -1,0 +1,155 @@
+"""The study of chapter 7, small: its puzzles, its judge, its opponents, and what a record holds."""
+
+import functools
+
+import pytest
+import torch
+from conftest import generator
+
+from noprop_helpers.lab import structured
+from noprop_helpers.lab.structured_study import (
+    BOARD,
+    DEPTHS,
+    NOISE_SCALES,
+    OPPONENTS,
+    SHARES,
+    WIDTHS,
+    Bench,
+    Judge,
+    Plan,
+    as_many_parameters,
+    filled_in,
+    is_valid,
+    num_solutions,
+    puzzles,
+    run_sudoku,
+    run_sudoku_sizes,
+    split,
+)
+from noprop_helpers.lab.sudoku import classes, solutions, solved
+
+TINY = Plan(num_layers=2, hidden_dim=8, steps=3, batch_size=4, num_test=20)
+
+
+@functools.lru_cache(maxsize=1)
+def tiny_study():
+    return run_sudoku(None, 0, plan=TINY)
+
+
+def some_puzzles(count=50, share=0.5, seed=0):
+    return puzzles(BOARD, split()[0], share, count, generator(seed))
+
+
+def test_held_out_grids_are_of_classes_that_nobody_learns_from():
+    """10 of 49 classes, whole; and all grids are in one part or the other."""
+    learned, held_out = ({tuple(g.flatten().tolist()) for g in part} for part in split())
+    assert not learned & held_out and len(learned) + len(held_out) == 39_168
+    in_part = [{tuple(g.flatten().tolist()) in held_out for g in members} for members in classes(BOARD)]
+    assert all(len(part) == 1 for part in in_part) and sum(part == {True} for part in in_part) == 10
+
+
+def test_a_puzzle_shows_its_given_cells_and_nothing_of_the_others():
+    x, y, opened = some_puzzles(400)
+    assert solved(BOARD, y.unflatten(1, (6, 6))).all()
+    given = ~opened
+    assert torch.equal(x[given].argmax(1), y[given]) and (x[given].sum(1) == 1).all() and (x[~given] == 0).all()
+    assert given.double().mean().item() == pytest.approx(0.5, abs=5 * (0.25 / given.numel()) ** 0.5)
+    again = some_puzzles(400)
+    assert torch.equal(x, again.x) and not torch.equal(x, some_puzzles(400, seed=1).x)
+
+
+def test_an_answer_is_valid_if_it_keeps_the_rules_and_what_is_given():
+    problems = some_puzzles()
+    y = problems.y
+    assert is_valid(BOARD, problems, y).all()
+    wrong = y.clone()
+    wrong[:, 0] = (wrong[:, 0] + 1) % 6
+    assert not is_valid(BOARD, problems, wrong).any()  # against the rules
+    other = y.roll(1, 0)
+    assert solved(BOARD, other.unflatten(1, (6, 6))).all() and not is_valid(BOARD, problems, other).any()  # another puzzle's answer
+
+
+def test_another_solution_is_as_good():
+    """Two cells of two rows that can be swapped: both grids are valid answers to the puzzle that leaves them open."""
+    problems = some_puzzles(300, share=0.45)
+    several = num_solutions(BOARD, problems, limit=3) > 1
+    assert 0.3 < several.double().mean() < 1
+    i = int(several.nonzero()[0])
+    found = solutions(BOARD, problems.y[i].masked_fill(problems.open[i], -1).view(6, 6), 2)
+    said = torch.stack(found).flatten(1)
+    twice = structured.Problems(*(part[i].expand(2, *part[i].shape) for part in problems))
+    assert is_valid(BOARD, twice, said).all() and not torch.equal(*said)
+
+
+def test_the_judge_counts_puzzles_and_open_cells_and_keeps_who_solved_what():
+    problems = some_puzzles(40)
+    judge, said = Judge(BOARD, problems), problems.y.clone()
+    opened = problems.open
+    said[:10] = (said[:10] + opened[:10].long()) % 6  # every open cell of a quarter of the puzzles
+    result = judge(said, "mine")
+    assert result["valid"] == 0.75 and judge.said["mine"].tolist() == 10 * [False] + 30 * [True]
+    assert result["cells"] == pytest.approx((opened[10:].sum() / opened.sum()).item())
+    assert judge.of_state(structured.embedded(problems.y, 6)) == {"valid": 1.0, "cells": 1.0}
+    assert list(judge.said) == ["mine"]
+
+
+def test_an_iterative_decoder_fills_in_the_surest_cell_first():
+    """A layer that knows the answer, one cell better than the next: it is asked as often as cells are open."""
+    problems = some_puzzles(5, share=0.8)
+    asked = []
+
+    def oracle(x, z):
+        asked.append((x.sum(2) > 0).sum(1))
+        sure = 1 + torch.arange(36.0).view(1, 36, 1)  # the last cell is the surest
+        return sure * torch.nn.functional.one_hot(problems.y, 6)
+
+    assert torch.equal(filled_in(oracle, BOARD, problems, generator()), problems.y)
+    counts = torch.stack(asked)  # [times asked, puzzles]
+    assert len(asked) == int(problems.open.sum(1).max())
+    assert (counts[1:] - counts[:-1] <= 1).all() and (counts[-1].max() >= 35)
+
+
+def test_the_wide_opponent_has_as_many_parameters_as_the_chain():
+    bench = Bench(TINY, 0)
+    of_the_chain = sum(p.numel() for layer in bench.layers(2) for p in layer.parameters())
+    hidden_dim = as_many_parameters(bench)
+    wide, less_wide = (sum(p.numel() for p in bench.layers(1, n)[0].parameters()) for n in (hidden_dim, hidden_dim - 1))
+    assert less_wide < of_the_chain <= wide
+
+
+def test_test_puzzles_are_the_same_for_every_seed_and_layers_are_not():
+    one, other = Bench(TINY, 0), Bench(TINY, 1)
+    assert torch.equal(one.judge.x, other.judge.x)
+    assert not torch.equal(one.layers(1)[0].say.weight, other.layers(1)[0].say.weight)
+    assert torch.equal(one.layers(1)[0].say.weight, Bench(TINY, 0).layers(1)[0].say.weight)
+
+
+def test_the_record_holds_what_the_chapter_reads():
+    results, said = tiny_study()
+    chain = results["chain"]
+    assert set(results["opponents"]) == set(OPPONENTS)
+    assert set(chain["by_noise_scale"]) == {str(scale) for scale in NOISE_SCALES}
+    assert set(chain["by_share"]) == {str(share) for share in SHARES}
+    assert len(chain["by_layer"]) == len(chain["state_lost"]) == len(chain["state_of_another"]) == 2
+    assert 1 <= chain["repeated"]["layer"] <= 2
+    assert set(said) == {"quiet", "noisy", "top", "mean_of_layers", "has_one_solution", *OPPONENTS}
+    assert all(flags.dtype == torch.bool and flags.shape == (20,) for flags in said.values())
+
+
+def test_a_seed_says_the_same_again():
+    assert run_sudoku(None, 0, plan=TINY)[0] == tiny_study()[0]
+
+
+def test_the_sizes_hold_a_chain_of_every_depth_and_width():
+    results, _ = run_sudoku_sizes(None, 0, plan=TINY, depths=(1, 2), widths=(4,))
+    assert set(results["by_depth"]) == {"1", "2"} and set(results["by_width"]) == {"4"}
+    assert all(set(one) == {"top", "quiet", "noisy"} for one in results["by_depth"].values())
+    assert DEPTHS[-1] == 50 and WIDTHS[-1] == 256
+
+
+def test_the_chain_learns_what_its_top_layer_cannot():
+    """Small and quick, and yet: the chain solves puzzles that its top layer does not."""
+    bench = Bench(Plan(num_layers=5, hidden_dim=24, rounds=1, steps=120, num_test=300), 0)
+    chain = bench.chain(5)
+    quiet, top = bench.judge.of_state(bench.walked(chain)), bench.judge.of_state(bench.asked(chain.layers[-1]))
+    assert quiet["valid"] > top["valid"] + 0.1 and quiet["cells"] > top["cells"] + 0.05
