@@ -72,6 +72,26 @@ def plot_predictions(images: Tensor, labels: Tensor, predicted: Tensor, class_na
     return figure
 
 
+def plot_board(ax: Axes, board, values: Tensor, given: Tensor, sure: Tensor, wrong: Tensor) -> None:
+    """A Sudoku of ``board.size`` values, each table [S, S]: given cells bold on grey, the others in blue, the paler the less
+    ``sure`` (0 to 1); red where ``wrong``."""
+    S, (height, width) = board.size, board
+    for r in range(S):
+        for c in range(S):
+            if given[r, c]:
+                ax.add_patch(plt.Rectangle((c, r), 1, 1, color="#e3e6ea", linewidth=0))
+            color = RED if wrong[r, c] else "black" if given[r, c] else BLUE
+            alpha = 1.0 if given[r, c] else 0.15 + 0.85 * float(sure[r, c])
+            style = {"fontweight": "bold"} if given[r, c] else {}
+            ax.text(c + 0.5, r + 0.54, int(values[r, c]) + 1, ha="center", va="center", color=color, alpha=alpha, **style)
+    for i in range(S + 1):
+        ax.axhline(i, color="black", linewidth=1.4 if i % height == 0 else 0.4)
+        ax.axvline(i, color="black", linewidth=1.4 if i % width == 0 else 0.4)
+    ax.set(xlim=(0, S), ylim=(S, 0), xticks=[], yticks=[], aspect="equal")
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+
+
 def animated_png(figures: list[Figure], seconds: float = 0.6, last_seconds: float = 2.5) -> bytes:
     """Figures of one size as the frames of an animated PNG, which every browser plays without a script.
 

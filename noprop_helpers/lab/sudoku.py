@@ -40,11 +40,18 @@ def unboxed(board: Board, cells: Tensor) -> Tensor:
     return parts.transpose(2, 3).flatten(1, 2).flatten(2, 3)
 
 
+def conflicts(board: Board, grids: Tensor) -> Tensor:
+    """Which cells hold a value that stands again in their row, column or box: [B, S, S] -> [B, S, S] bool."""
+    one_hot = nn.functional.one_hot(grids, board.size)  # [B, S, S, S]
+    in_box = boxes(board, one_hot)
+    in_box = unboxed(board, in_box.sum(2, keepdim=True).expand_as(in_box))  # how often each value stands in a cell's box
+    counts = one_hot.sum(1, keepdim=True), one_hot.sum(2, keepdim=True), in_box
+    return torch.stack([((count * one_hot).sum(3) > 1) for count in counts]).any(0)
+
+
 def solved(board: Board, grids: Tensor) -> Tensor:
     """Whether every value stands once in each row, column and box: [B, S, S] -> [B] bool."""
-    one_hot = nn.functional.one_hot(grids, board.size)  # [B, S, S, S]
-    counts = one_hot.sum(1), one_hot.sum(2), boxes(board, one_hot).sum(2)
-    return torch.stack([(count == 1).flatten(1).all(1) for count in counts]).all(0)
+    return ~conflicts(board, grids).flatten(1).any(1)
 
 
 # --- Symmetries -------------------------------------------------------------------------------------------------------

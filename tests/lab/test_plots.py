@@ -7,6 +7,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from noprop_helpers.lab import plots
+from noprop_helpers.lab.sudoku import Board
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +57,17 @@ def test_errors():
         plots.animated_png([])
     with pytest.raises(ValueError, match="2 entries in every row"):
         plots.table(["a", "b"], [[1]])
+
+
+def test_a_board_shows_every_value_given_ones_bold_wrong_ones_red_unsure_ones_pale():
+    values = torch.arange(16).view(4, 4) % 4
+    given, wrong = torch.zeros(4, 4, dtype=torch.bool), torch.zeros(4, 4, dtype=torch.bool)
+    given[0, 0] = wrong[1, 1] = True
+    sure = torch.full((4, 4), 0.5)
+    fig, ax = plt.subplots()
+    plots.plot_board(ax, Board(2, 2), values, given, sure, wrong)
+    texts = {text.get_position(): text for text in ax.texts}
+    assert len(texts) == 16 and [t.get_text() for t in ax.texts] == [str(v + 1) for v in values.flatten().tolist()]
+    bold, red, pale = texts[0.5, 0.54], texts[1.5, 1.54], texts[3.5, 0.54]
+    assert bold.get_fontweight() == "bold" and bold.get_alpha() == 1.0 and bold.get_color() == "black"
+    assert red.get_color() == plots.RED and pale.get_color() == plots.BLUE and 0.5 < pale.get_alpha() < 0.6

@@ -7,7 +7,19 @@ import torch
 from conftest import generator
 
 from noprop_helpers import NoPropError
-from noprop_helpers.lab.sudoku import Board, BoardLayer, boxes, classes, grids_in_order, orbit, shuffled, solutions, solved, unboxed
+from noprop_helpers.lab.sudoku import (
+    Board,
+    BoardLayer,
+    boxes,
+    classes,
+    conflicts,
+    grids_in_order,
+    orbit,
+    shuffled,
+    solutions,
+    solved,
+    unboxed,
+)
 
 SMALL, MIDDLE, LARGE = Board(2, 2), Board(2, 3), Board(3, 3)
 each_board = pytest.mark.parametrize("board", [SMALL, MIDDLE, LARGE], ids=lambda board: f"{board.size}x{board.size}")
@@ -54,6 +66,20 @@ def test_solved_is_what_the_rules_say(board):
     for grids in spoilt:
         assert solved(board, grids).tolist() == [solved_by_definition(board, grid) for grid in grids.tolist()]
     assert not solved(board, spoilt[0]).any() and not solved(board, spoilt[2]).any()
+
+
+@each_board
+def test_conflicts_are_the_cells_that_see_their_own_value_again(board):
+    S, (h, w) = board.size, board
+    grids = torch.randint(S, (5, S, S), generator=generator())
+    for grid, found in zip(grids.tolist(), conflicts(board, grids).tolist()):
+        for r, c in itertools.product(range(S), repeat=2):
+            seen = [
+                grid[i][j]
+                for i, j in itertools.product(range(S), repeat=2)
+                if (i, j) != (r, c) and (i == r or j == c or (i // h, j // w) == (r // h, c // w))
+            ]
+            assert found[r][c] == (grid[r][c] in seen)
 
 
 def test_boxes_alone_can_be_wrong():
