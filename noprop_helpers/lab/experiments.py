@@ -59,6 +59,10 @@ def _paper(dataset: str, variant: str, embedding: str, short: bool = False) -> E
     return Experiment(text, dataset, seeds, "run", f"paper-{variant}", changes, walks, steps)
 
 
+def _sudoku(study: str, text: str) -> Experiment:
+    return Experiment(f"6 x 6 Sudoku, half of the cells given: {text}", "", (0, 1, 2, 3, 4), study=study)
+
+
 def _cells() -> list[tuple[str, str]]:
     """The method and embedding of every row of the paper's table: its adjoint baseline has one-hot labels alone."""
     return [(v, e) for v in VARIANTS for e in EMBEDDINGS if v != "adjoint" or e == "one_hot"]
@@ -80,14 +84,9 @@ EXPERIMENTS = {
     ),
     "mnist_layers": _layers("mnist"),
     "fashion_mnist_layers": _layers("fashion_mnist"),
-    "sudoku": Experiment(
-        "6 x 6 Sudoku, half of the cells given: a chain of layers trained apart, against all that could take its place",
-        "", (0, 1, 2, 3, 4), study="sudoku",
-    ),
-    "sudoku_sizes": Experiment(
-        "6 x 6 Sudoku, half of the cells given: chains of 1 to 50 layers, and layers of 16 to 256 hidden units",
-        "", (0, 1, 2, 3, 4), study="sudoku_sizes",
-    ),
+    "sudoku": _sudoku("sudoku", "a chain of layers trained apart, taken apart, against single layers of all kinds"),
+    "sudoku_rivals": _sudoku("sudoku_rivals", "opponents that take several steps, as a chain does"),
+    "sudoku_sizes": _sudoku("sudoku_sizes", "chains of 1 to 20 layers, of 12 to 192 hidden units, of 1 to 3 rounds"),
     **{f"mnist_{v}_{e}_short": _paper("mnist", v, e, short=True) for v, e in _cells()},
     # One block alone, for as many updates as the ten of mnist_dt_one_hot_short together.
     "mnist_single_one_hot_short": Experiment(

@@ -9,11 +9,10 @@ from conftest import generator
 from noprop_helpers.lab import structured
 from noprop_helpers.lab.structured_study import (
     BOARD,
-    DEPTHS,
     NOISE_SCALES,
     OPPONENTS,
+    RIVALS,
     SHARES,
-    WIDTHS,
     Bench,
     Judge,
     Plan,
@@ -23,6 +22,7 @@ from noprop_helpers.lab.structured_study import (
     num_solutions,
     puzzles,
     run_sudoku,
+    run_sudoku_rivals,
     run_sudoku_sizes,
     split,
 )
@@ -134,6 +134,8 @@ def test_the_record_holds_what_the_chapter_reads():
     assert 1 <= chain["repeated"]["layer"] <= 2
     assert set(said) == {"quiet", "noisy", "top", "mean_of_layers", "has_one_solution", *OPPONENTS}
     assert all(flags.dtype == torch.bool and flags.shape == (20,) for flags in said.values())
+    rivals, of_rivals = run_sudoku_rivals(None, 0, plan=TINY)
+    assert set(rivals["opponents"]) == set(of_rivals) == set(RIVALS)
 
 
 def test_a_seed_says_the_same_again():
@@ -141,10 +143,9 @@ def test_a_seed_says_the_same_again():
 
 
 def test_the_sizes_hold_a_chain_of_every_depth_and_width():
-    results, _ = run_sudoku_sizes(None, 0, plan=TINY, depths=(1, 2), widths=(4,))
-    assert set(results["by_depth"]) == {"1", "2"} and set(results["by_width"]) == {"4"}
-    assert all(set(one) == {"top", "quiet", "noisy"} for one in results["by_depth"].values())
-    assert DEPTHS[-1] == 50 and WIDTHS[-1] == 256
+    results, said = run_sudoku_sizes(None, 0, plan=TINY, sizes={"by_depth": (1, 2), "by_width": (4,), "by_rounds": (1,)})
+    assert {kind: set(found) for kind, found in results.items()} == {"by_depth": {"1", "2"}, "by_width": {"4"}, "by_rounds": {"1"}}
+    assert all(set(one) == {"top", "quiet", "noisy"} for found in results.values() for one in found.values()) and not said
 
 
 def test_the_chain_learns_what_its_top_layer_cannot():
