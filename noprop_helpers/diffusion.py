@@ -43,8 +43,8 @@ def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
 def ideal_denoiser(z_t: Tensor, alpha_bar_t: Tensor | float, W: Tensor, log_prior: Tensor) -> Tensor:
     """E[u | z_t], where u is row k of W with the prior's probability: no guess has a smaller squared error.
 
-    Bayes' rule over a list of labels (Karras et al., 2022, eq. 57): p(k | z_t) ~ p_k exp(-|z_t - sqrt(alpha_bar_t) W_k|^2 /
-    (2 (1 - alpha_bar_t))), and then the mean of W under it.
+    Bayes' rule over a list of labels (Karras et al., 2022, eq. 57): p(k | z_t) is proportional to the prior of k times the
+    density of N(sqrt(alpha_bar_t) W[k], 1 - alpha_bar_t) at z_t; u_hat is the mean of W under it.
 
     - ``z_t``: states [B, D]
     - ``alpha_bar_t``: one number in [0, 1)

@@ -163,6 +163,8 @@ def record(
     check_writable(target)
     if dataset is not None and not experiment.dataset:
         raise NoPropError(f"{name} makes its own data, got dataset {dataset}")
+    if not experiment.dataset and recording.device != "cpu":
+        raise NoPropError(f"{name} computes on the CPU alone, got device {recording.device}")
     data = load_dataset(dataset or experiment.dataset, data_root) if experiment.dataset else None
     recording = _settled(name, experiment, data, recording)
     words = ["record", name, *(["--dataset", dataset] if dataset else [])]

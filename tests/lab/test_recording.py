@@ -429,3 +429,17 @@ def test_the_command_writes_the_record_and_says_so_in_one_line(monkeypatch, tmp_
     assert cli.main(["record", "tiny", "--output", str(interrupted_folder)]) == 2
     assert "--fresh begins anew" in capsys.readouterr().err
     assert cli.main(["record", "tiny", "--output", str(interrupted_folder), "--fresh"]) == 0
+
+
+def test_a_study_that_makes_its_own_data_takes_no_other_and_runs_on_the_cpu(monkeypatch, tmp_path):
+    monkeypatch.setitem(EXPERIMENTS, "made", Experiment("a test", "", (0, 1), study="made"))
+    flags = torch.tensor([True, False])
+    alone = Study(lambda *_: ({"valid": 0.5}, {"top": flags}), lambda *_: {"settings": {"steps": 3}})
+    monkeypatch.setitem(STUDIES, "made", alone)
+    with pytest.raises(NoPropError, match="made makes its own data, got dataset digits"):
+        record("made", Recording(tmp_path), dataset="digits")
+    with pytest.raises(NoPropError, match="made computes on the CPU alone, got device cuda"):
+        record("made", Recording(tmp_path, device="cuda"))
+    value = record("made", Recording(tmp_path))
+    assert value["dataset"] == {"name": "made from the seed"} and value["summary"]["valid"]["mean"] == 0.5
+    assert records.right("made", tmp_path)["top"].tolist() == [[True, False]] * 2
