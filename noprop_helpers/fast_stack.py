@@ -61,11 +61,11 @@ class MLPStack(nn.Module):
             raise ValueError(
                 f"expected a loss for each layer and sample, {list(z.shape[:2])}, and at least one, got {list(losses.shape)}"
             )
-        (gradient,) = torch.autograd.grad(losses, outputs, torch.full_like(losses, 1 / losses.shape[1]))
+        (gradient,) = torch.autograd.grad(losses, outputs, self._share.expand_as(losses))
         self._backward(gradient)
         if features.requires_grad:  # a trained encoder's, which learns from all layers
             features.backward(torch.bmm(self._hidden_gradient, self.first.detach()[:, : features.shape[1]].mT).sum(0))
-        return losses.detach().mean(-1)
+        return losses.detach() @ self._share
 
     @torch.no_grad()
     def _backward(self, gradient: Tensor) -> None:
@@ -91,6 +91,7 @@ class MLPStack(nn.Module):
             self._memory_for, self._inputs = asked, self.first.new_empty(T, batch_size, size)
             self._feature_part, self._state_part = self._inputs.split((feature_dim, size - feature_dim), 2)
             self._hidden, self._hidden_gradient = (self.first.new_empty(T, batch_size, hidden) for _ in range(2))
+            self._share = self.first.new_full((batch_size,), 1 / max(batch_size, 1))  # of a sample in the mean
 
     @torch.no_grad()
     def copy_to(self, layers: Sequence[nn.Module]) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 def squared_error(u_hat: Tensor, u: Tensor) -> Tensor:
     """||u_hat - u||^2 / D, the published notebook's loss: u_hat [..., B, D], u [B, D] -> [..., B]."""
     _check_target("u_hat", u_hat, u)
-    return nn.functional.mse_loss(u_hat, u.expand_as(u_hat), reduction="none").mean(-1)
+    # The sum divided, not the mean: its gradient is spread out and not divided entry by entry.
+    return nn.functional.mse_loss(u_hat, u.expand_as(u_hat), reduction="none").sum(-1) / u.shape[-1]
 
 
 def dt_loss(u_hat: Tensor, u: Tensor, snr_weight: Tensor | float, num_steps: int, eta: float = 0.1) -> Tensor:
