@@ -109,8 +109,8 @@ def machine(device: torch.device | str = "cpu", packages: tuple[str, ...] = ("to
     """The hardware and the versions that a result on this device depends on, as plain data.
 
     {"device", "device_type", "processor", "instruction_sets", "cores", "threads", "tf32", "versions", "platform"}; on a GPU
-    the versions hold CUDA, cuDNN and the driver too, and "tf32" says whether float32 may round to TF32, in {"products", "convolutions"}. A package
-    that is not installed has the version None.
+    the versions hold CUDA, cuDNN and the driver too, and "tf32" says whether float32 may round to TF32, in
+    {"products", "convolutions"}. A package that is not installed has the version None.
     """
     device = torch.device(device)
     on_gpu = device.type == "cuda"

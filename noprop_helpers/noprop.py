@@ -106,9 +106,8 @@ class NoPropDT(_Model):
       "elbo", the paper's eq. 8: u_hat as for cross_entropy, SNR-weighted squared error, read-out and prior
     - ``readout``: for "elbo", a module (z_0 [B, D], W) -> class scores [B, K]; it also decides what is predicted
     - ``eta``: for "elbo", weight of the denoising term (0.1 in the paper)
-    - ``levels``: None, inference draws from the posterior; [T], it re-noises to these levels (see ``sample_renoise``)
-    - ``inference_noise``: what ``predict`` does unless told otherwise: True samples a label, False leaves the posterior's
-      noise out and answers, which is right more often (chapter 6)
+    - ``inference``: what ``predict`` does unless told otherwise: "sample" draws a label, by steps from the posterior; "answer"
+      leaves the posterior's noise out, and is right more often (chapter 6); levels [T] re-noise to these (``sample_renoise``)
     """
 
     def __init__(
@@ -122,8 +121,7 @@ class NoPropDT(_Model):
         objective: str = "cross_entropy",
         readout: nn.Module | None = None,
         eta: float = 0.1,
-        levels: Tensor | None = None,
-        inference_noise: bool = True,
+        inference: str | Tensor = "sample",
     ):
         super().__init__(encoder, W, train_encoder)
         if len(alpha_bar) != len(layers) + 1 or not layers:
@@ -135,14 +133,12 @@ class NoPropDT(_Model):
             raise NoPropError(f"objective must be cross_entropy, squared_error or elbo, got {objective!r}")
         if (objective == "elbo") != (readout is not None):
             raise NoPropError("the objective elbo needs a readout, and no other objective takes one")
-        _check_noise(levels, inference_noise)
-        if levels is not None and len(levels) != len(layers):
-            raise NoPropError(f"expected one level per layer, [{len(layers)}], got {list(levels.shape)}")
+        levels = _levels(inference, len(layers))
         self.layers, self.readout = nn.ModuleList(layers), readout
         self.objective, self.eta = objective, eta
         # Tables stay float64 on the CPU: the samplers read them as numbers, whatever device the model is on.
         self.alpha_bar = alpha_bar.double()
-        self.levels, self.inference_noise = levels, inference_noise
+        self.levels, self.inference_noise = levels, levels is not None or inference == "sample"
         self.posterior = posterior_coefficients(alpha_bar) if levels is None else None
         # What training reads at every step lives beside the weights.
         self.register_buffer("_signal", alpha_bar.float(), persistent=False)
@@ -266,9 +262,20 @@ def _at_least_one(num_steps: int) -> int:
     return num_steps
 
 
+def _levels(inference: str | Tensor, num_layers: int) -> Tensor | None:
+    """The levels of inference [T], or None where it is one of the two ways through the posterior."""
+    if isinstance(inference, Tensor):
+        if len(inference) != num_layers:
+            raise NoPropError(f"expected one level per layer, [{num_layers}], got {list(inference.shape)}")
+        return inference
+    if inference not in ("sample", "answer"):
+        raise NoPropError(f"inference must be sample, answer or levels [T], got {inference!r}")
+    return None
+
+
 def _check_noise(levels: Tensor | None, noise: bool) -> None:
     if levels is not None and not noise:
-        raise NoPropError("re-noising is noise alone; only the posterior rule (levels=None) can do without")
+        raise NoPropError("re-noising is noise alone; only the posterior rule can do without")
 
 
 class _Flow(_Model):

@@ -149,10 +149,10 @@ def one_cycle(step: int, num_steps: int, peak: float) -> tuple[float, float]:
 
 @torch.no_grad()
 def forget_old_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Set Adam's first moments below 1e-20 to zero, which moves no weight.
+    """Set Adam's first moments below 1e-20 to zero: with Adam's epsilon of 1e-8 they move a weight by less than 1e-11 rates.
 
-    Of a hidden unit that has died they shrink by a tenth a step, down to numbers below 1e-38 and for ever: these a
-    processor computes with a hundred times more slowly, and a few in a thousand take a sixth of an epoch's time.
+    Of a hidden unit that has died they shrink by a tenth a step, down to the denormal numbers below 1e-38, and stay there:
+    some processors compute far more slowly with these, and a few of them in a thousand hold up the whole step.
     """
     for state in optimizer.state.values():
         state["exp_avg"].masked_fill_(state["exp_avg"].abs() < 1e-20, 0.0)

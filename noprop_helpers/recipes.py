@@ -56,7 +56,7 @@ class Published:
             torch.eye(shape.num_classes),
             alpha_bar_from_alphas(alphas),
             objective="squared_error",
-            levels=alphas,
+            inference=alphas,
         )
 
     def prepare(self, model: NoPropDT, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
@@ -87,7 +87,7 @@ class Shared:
             torch.eye(shape.num_classes),
             cosine_alpha_bar(self.num_steps),
             train_encoder=True,
-            inference_noise=False,
+            inference="answer",
         )
 
     def prepare(self, model: NoPropDT, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
@@ -130,7 +130,7 @@ class Local:
             [DenoisingMLP(*sizes) for _ in range(self.num_steps)],
             torch.eye(shape.num_classes),
             cosine_alpha_bar(self.num_steps),
-            inference_noise=False,
+            inference="answer",
         )
 
     def prepare(self, model: NoPropDT, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
@@ -157,7 +157,7 @@ class Residual:
         sizes = shape.num_classes, shape.num_classes, self.width
         layers = [ResidualBlock(shape.image, *sizes) for _ in range(self.num_steps)]
         W, alpha_bar = torch.eye(shape.num_classes), cosine_alpha_bar(self.num_steps)
-        return NoPropDT(_unfitted(shape), layers, W, alpha_bar, inference_noise=False)
+        return NoPropDT(_unfitted(shape), layers, W, alpha_bar, inference="answer")
 
     def prepare(self, model: NoPropDT, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
         """Mean and deviation of the pixels."""

@@ -19,7 +19,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Function(NamedTuple):
-    """One function: its name within its module, lines, parameters (a method's own object not counted)."""
+    """One function: its name within its module, lines, parameters, a method's own object counted like any other."""
 
     name: str
     length: int
@@ -37,17 +37,16 @@ def functions(tree: ast.AST, inside: str = "") -> list[Function]:
     found = []
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, Definition):
-            found.append(_function(node, inside, isinstance(tree, ast.ClassDef)))
+            found.append(_function(node, inside))
         name = f"{inside}{node.name}." if isinstance(node, Definition | ast.ClassDef) else inside
         found += functions(node, name)
     return found
 
 
-def _function(node: Definition, inside: str, in_class: bool) -> Function:
+def _function(node: Definition, inside: str) -> Function:
     arguments = node.args
     given = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in node.decorator_list)
-    count = len(given) + (arguments.vararg is not None) + (arguments.kwarg is not None) - (in_class and not static)
+    count = len(given) + (arguments.vararg is not None) + (arguments.kwarg is not None)
     return Function(inside + node.name, length(node), count, arguments.kwarg is not None)
 
 

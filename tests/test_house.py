@@ -70,7 +70,7 @@ class A:
     def bare(a): return a
 '''
     assert as_functions(text) == [
-        ("A.method", 4, 4, True), ("A.method.inner", 2, 2, False), ("A.bare", 1, 1, False),
+        ("A.method", 4, 5, True), ("A.method.inner", 2, 2, False), ("A.bare", 1, 1, False),
     ]  # fmt: skip
 
 

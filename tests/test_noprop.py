@@ -193,8 +193,6 @@ def test_a_chain_without_inference_noise_draws_nothing_but_its_start(few_digits)
 
 
 def test_a_chain_that_renoises_cannot_do_without_noise(few_digits):
-    with pytest.raises(NoPropError, match="only the posterior rule"):
-        small_stack(levels=torch.rand(3), inference_noise=False)
     published = built("published", few_digits.train_images, few_digits.train_labels)
     with pytest.raises(NoPropError, match="only the posterior rule"):
         published.predict(few_digits.test_images[:9], noise=False)
@@ -346,13 +344,13 @@ def test_a_file_is_of_one_model_and_refused_for_any_other(few_digits, tmp_path):
         (dt(), [
             (dt(cosine_alpha_bar(3, offset=0.1)), "alpha_bar"), (dt(T=4), "num_steps 3, expected 4"),
             (dt(objective="squared_error"), "objective cross_entropy, expected squared_error"),
-            (dt(levels=linear_alphas(3)), "levels None"), (dt(inference_noise=False), "inference_noise True"),
+            (dt(inference=linear_alphas(3)), "levels None"), (dt(inference="answer"), "inference_noise True"),
             (flow("paper-fm"), "kind NoPropDT, expected NoPropFM"),
         ]),
         (dt(objective="elbo", readout=readout), [
             (dt(objective="elbo", readout=readout, eta=0.5), "eta 0.1, expected 0.5"), (dt(), "objective elbo"),
         ]),
-        (dt(levels=linear_alphas(3)), [(dt(levels=linear_alphas(3, 0.9)), "levels")]),
+        (dt(inference=linear_alphas(3)), [(dt(inference=linear_alphas(3, 0.9)), "levels")]),
         (flow("paper-ct"), [
             (flow("paper-ct", num_steps=1000), "num_steps 20, expected 1000"),
             (flow("paper-ct", eta=0.5), "eta 1.0, expected 0.5"),
@@ -410,7 +408,9 @@ def test_what_does_not_make_a_model_is_refused():
         (lambda: small_stack(objective="mse"), "cross_entropy, squared_error or elbo, got 'mse'"),
         (lambda: small_stack(objective="elbo"), "elbo needs a readout"),
         (lambda: small_stack(readout=readout), "no other objective takes one"),
-        (lambda: small_stack(levels=torch.ones(2)), r"one level per layer, \[3\], got \[2\]"),
+        (lambda: small_stack(inference=torch.ones(2)), r"one level per layer, \[3\], got \[2\]"),
+        (lambda: small_stack(inference="quiet"), r"inference must be sample, answer or levels \[T\], got 'quiet'"),
+        (lambda: small_stack(inference=None), r"inference must be sample, answer or levels \[T\], got None"),
         (
             lambda: NoPropDT(nn.Flatten(), layers(4), eye, cosine_alpha_bar(3)),
             r"4 layers, .* need alpha_bar \[5\], got \[4\]",

@@ -211,8 +211,8 @@ def test_resuming_another_run_is_refused(data, tmp_path):
         resume(data, settings=settings, about=about, model=small_stack(4))
     for options, message in [
         ({"objective": "squared_error"}, "has objective cross_entropy, expected squared_error"),
-        ({"levels": linear_alphas(3)}, "has levels None"),
-        ({"inference_noise": False}, "has inference_noise True, expected False"),
+        ({"inference": linear_alphas(3)}, "has levels None"),
+        ({"inference": "answer"}, "has inference_noise True, expected False"),
     ]:
         with pytest.raises(CheckpointError, match=message):
             resume(data, settings=settings, about=about, model=small_stack(**options))

@@ -93,15 +93,15 @@ def audit_steps(images: Tensor, num_classes: int) -> list[AuditStep]:
     standardized.append(Standardize.fit(encode(standardized, images)))
     trained = nn.Sequential(pixels, encoder())
 
-    def model(encoder, alpha_bar, objective="squared_error", levels=None, train_encoder=False):
+    def model(encoder, alpha_bar, objective="squared_error", inference="sample", train_encoder=False):
         layers = [DenoisingMLP(128, num_classes, num_classes) for _ in range(T)]
-        how = {"objective": objective, "levels": levels, "train_encoder": train_encoder}
+        how = {"objective": objective, "inference": inference, "train_encoder": train_encoder}
         return NoPropDT(encoder, layers, torch.eye(num_classes), alpha_bar, **how)
 
     return [
-        AuditStep("published", "as published", model(raw, alpha_bar_from_alphas(published), levels=published), 50),
-        AuditStep("noisy_start", "noise in the first step", model(raw, linear, levels=noisy), 10),
-        AuditStep("matched", "inference levels = training levels", model(raw, linear, levels=linear[:-1]), 10),
+        AuditStep("published", "as published", model(raw, alpha_bar_from_alphas(published), inference=published), 50),
+        AuditStep("noisy_start", "noise in the first step", model(raw, linear, inference=noisy), 10),
+        AuditStep("matched", "inference levels = training levels", model(raw, linear, inference=linear[:-1]), 10),
         AuditStep("posterior", "posterior update", model(raw, linear), 10),
         AuditStep("standardized", "standardised pixels and features", model(standardized, linear), 10),
         AuditStep("softmax", "softmax and cross-entropy", model(standardized, linear, "cross_entropy"), 10),

@@ -97,10 +97,12 @@ def train_through(
 ) -> Tensor:
     """Back-propagation through the whole walk without noise, by the loss of what its last layer says: -> mean loss []."""
     optimizer = torch.optim.Adam([p for layer in layers for p in layer.parameters()], fused=True)
+    last, *above = layers
     total = torch.zeros(())
     for x, y, _ in _lessons(draw, training, [optimizer], generator):
-        u_hat = walk(layers, posterior, x, noise_like(y, layers[0].num_symbols, generator))  # z_0 is layer 1's guess
-        loss = nn.functional.nll_loss(u_hat.unflatten(1, (-1, layers[0].num_symbols)).clamp(min=1e-9).log().transpose(1, 2), y)
+        z = noise_like(y, last.num_symbols, generator)
+        z_1 = walk(above, [table[1:] for table in posterior], x, z) if above else z
+        loss = coordinate_loss(last(x, z_1), y).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,6 +1,7 @@
 """What the layers are for: chains on 6 x 6 Sudoku against all that could take their place (chapter 7).
 
-Written down before the first recording: a chain without noise solves several times as many puzzles as its top layer, at least
+Written down before the first recording, after tries with one seed each of the chain alone: it was not known what the opponents
+would do. A chain without noise solves several times as many puzzles as its top layer, at least
 nine of ten, and more than every opponent of one layer, however long, wide or often it is asked, but for the iterative decoder,
 which does as well; noise costs the chain a third or more of them; a state lost half-way costs most of what has been solved, and
 another puzzle's state all of it; one layer trained for all levels, and back-propagation through all layers, do as well or
@@ -265,18 +266,14 @@ def _best_repeated(bench: Bench, chain: Chain) -> dict:
 
 
 def _one_longer(bench: Bench) -> Tensor:
-    return _single(bench, bench.draw, steps=bench.plan.num_layers * bench.plan.steps)
+    return bench.asked(_trained_top(bench, bench.draw, steps=bench.plan.num_layers * bench.plan.steps))
 
 
 def _one_wider(bench: Bench) -> Tensor:
-    return _single(bench, bench.draw, hidden_dim=as_many_parameters(bench))
+    return bench.asked(_trained_top(bench, bench.draw, hidden_dim=as_many_parameters(bench)))
 
 
-def _single(bench: Bench, draw: structured.Draw, hidden_dim: int | None = None, steps: int | None = None) -> Tensor:
-    return bench.asked(_trained_top(bench, draw, hidden_dim, steps))
-
-
-def _trained_top(bench: Bench, draw: structured.Draw, hidden_dim: int | None, steps: int | None) -> Layer:
+def _trained_top(bench: Bench, draw: structured.Draw, hidden_dim: int | None = None, steps: int | None = None) -> Layer:
     layers = bench.layers(1, hidden_dim)
     training = bench.plan.training._replace(steps=steps or bench.plan.steps)
     structured.train_apart(layers, _top_level(bench), draw, training, bench.generator)
@@ -311,7 +308,7 @@ def _through_all(bench: Bench) -> Tensor:
 
 
 def _iterative(bench: Bench) -> Tensor:
-    layer = _trained_top(bench, bench.draw_any_share, None, bench.plan.num_layers * bench.plan.steps)
+    layer = _trained_top(bench, bench.draw_any_share, steps=bench.plan.num_layers * bench.plan.steps)
     return structured.embedded(filled_in(layer, BOARD, bench.judge.problems, bench.generator), BOARD.size)
 
 

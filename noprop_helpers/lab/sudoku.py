@@ -27,7 +27,7 @@ class Board(NamedTuple):
 
 
 def boxes(board: Board, cells: Tensor) -> Tensor:
-    """Cells [B, S, S, ...] in another order -> [B, S boxes, S cells, ...], boxes row by row. Its own inverse is ``unboxed``."""
+    """Cells [B, S, S, ...] in another order -> [B, S boxes, S cells, ...], boxes row by row. ``unboxed`` undoes it."""
     h, w = board
     parts = cells.unflatten(1, (w, h)).unflatten(3, (h, w))  # [B, w bands, h, h stacks, w, ...]
     return parts.transpose(2, 3).flatten(1, 2).flatten(2, 3)
@@ -117,7 +117,7 @@ def orbit(board: Board, grid: Tensor) -> Tensor:
 def classes(board: Board) -> tuple[Tensor, ...]:
     """The grids of ``grids_in_order`` by class, the smallest class first: tuple of [n, S, S].
 
-    Two grids are of one class if a symmetry makes one of the other. 4 x 4 has two classes, 6 x 6 has 49.
+    Two grids are of one class if a symmetry makes one of the other. 4 x 4 has three classes, 6 x 6 has 49.
     """
     grids = grids_in_order(board)
     numbers, order = _numbers(board, grids).sort()
@@ -194,7 +194,7 @@ def solutions(board: Board, puzzle: Tensor, limit: int = 2, chance: random.Rando
 
 class BoardLayer(nn.Module):
     """Messages between cells: each makes something of what it sees, hears the mean of its row, its column and its box, as often
-    as there are ``rounds``, and says what it holds. All cells share their weights, so that no grid can be known by heart.
+    as there are ``rounds``, and says what it holds. All cells share their weights: none knows where on the board it is.
 
     x [B, S * S, F], of every cell what is given, and the state z [B, S * S * S] -> scores [B, S * S, S].
     """

@@ -98,6 +98,7 @@ def test_all_grids_of_4_by_4_are_those_of_brute_force():
     brute = {g for g in itertools.product([(0, 1, 2, 3)], rows, rows, rows) if solved_by_definition(SMALL, g)}
     listed = [tuple(map(tuple, g)) for g in grids_in_order(SMALL).tolist()]
     assert set(listed) == brute and len(listed) == len(brute) == 12
+    assert [len(members) for members in classes(SMALL)] == [4, 4, 4]
 
 
 def test_grids_and_classes_of_6_by_6_are_as_many_as_they_should_be():
