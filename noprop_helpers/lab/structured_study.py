@@ -158,7 +158,7 @@ class Bench:
     @torch.no_grad()
     def asked(self, layer: Layer) -> Tensor:
         """What one layer says to pure noise: -> u_hat [N, M * K]."""
-        return structured.denoised(layer(self.judge.x, self.noise()))
+        return structured.guess(layer, self.judge.x, self.noise())
 
 
 # --- Studies ----------------------------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def _by_share(bench: Bench, chain: Chain, share: float) -> dict:
     judge = Judge(BOARD, puzzles(BOARD, split()[1], share, bench.plan.num_test, fresh))
     noise = structured.noise_like(judge.y, BOARD.size, fresh)
     quiet = structured.walk(*chain, judge.x, noise)
-    return {"quiet": judge.of_state(quiet), "top": judge.of_state(structured.denoised(chain.layers[-1](judge.x, noise)))}
+    return {"quiet": judge.of_state(quiet), "top": judge.of_state(structured.guess(chain.layers[-1], judge.x, noise))}
 
 
 @torch.no_grad()
@@ -274,10 +274,10 @@ def _one_wider(bench: Bench) -> Tensor:
 
 
 def _trained_top(bench: Bench, draw: structured.Draw, hidden_dim: int | None = None, steps: int | None = None) -> Layer:
-    layers = bench.layers(1, hidden_dim)
+    (layer,) = bench.layers(1, hidden_dim)
     training = bench.plan.training._replace(steps=steps or bench.plan.steps)
-    structured.train_apart(layers, _top_level(bench), draw, training, bench.generator)
-    return layers[0]
+    structured.train_alone(layer, _top_level(bench), draw, training, bench.generator)
+    return layer
 
 
 def _ensemble_of_tops(bench: Bench) -> Tensor:

@@ -192,6 +192,14 @@ def solutions(board: Board, puzzle: Tensor, limit: int = 2, chance: random.Rando
 # --- A layer ----------------------------------------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=3)
+def units(board: Board) -> Tensor:
+    """Which cells make each row, each column, each box: [3, S, S * S] of zeros and ones."""
+    cells = torch.arange(board.size**2).view(board.size, board.size)
+    members = torch.stack([cells, cells.T, boxes(board, cells.unsqueeze(0))[0]])  # [3, S, S]: the cells of every unit
+    return nn.functional.one_hot(members, board.size**2).sum(2).float()
+
+
 class BoardLayer(nn.Module):
     """Messages between cells: each makes something of what it sees, hears the mean of its row, its column and its box, as often
     as there are ``rounds``, and says what it holds. All cells share their weights: none knows where on the board it is.
@@ -204,18 +212,18 @@ class BoardLayer(nn.Module):
         self.board = board
         self.num_coordinates, self.num_symbols = board.size**2, board.size
         self.look = nn.Linear(num_features + board.size, hidden_dim)
-        self.rounds = nn.ModuleList(
-            nn.ModuleList(nn.Linear(hidden_dim, hidden_dim) for _ in ("own", "row", "column", "box")) for _ in range(rounds)
-        )
+        self.own = nn.ModuleList(nn.Linear(hidden_dim, hidden_dim) for _ in range(rounds))
+        bound = hidden_dim**-0.5  # as nn.Linear draws its weights
+        weights = (torch.empty(3, hidden_dim, hidden_dim).uniform_(-bound, bound) for _ in range(rounds))
+        self.of_units = nn.ParameterList(map(nn.Parameter, weights))  # what is made of a row's mean, a column's, a box's
         self.say = nn.Linear(hidden_dim, board.size)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        h, w = self.board
-        seen = torch.cat([x, z.unflatten(1, (self.num_coordinates, self.num_symbols))], 2)  # [B, S * S, F + S]
-        state = self.look(seen).relu_().unflatten(1, (w, h, h, w))  # [B, w bands, h rows, h stacks, w columns, H]
-        for own, *units in self.rounds:
-            heard = own(state)
-            for unit, cells in zip(units, ((3, 4), (1, 2), (2, 4))):  # a row's cells, a column's, a box's
-                heard = heard + unit(state.mean(cells, keepdim=True))  # comes back to every cell of the unit
-            state = heard.relu_()
-        return self.say(state).flatten(1, 4)
+        S, member = self.board.size, units(self.board).to(x).flatten(0, 1)  # [3 S, S * S]
+        seen = torch.cat([x, z.unflatten(1, (S * S, S))], 2)  # [B, S * S, F + S]
+        state = self.look(seen.transpose(0, 1)).relu()  # [S * S, B, H]: the cells first, so that their means are one product
+        for own, of_units in zip(self.own, self.of_units):
+            means = (member / S) @ state.flatten(1)  # [3 S, B H]
+            heard = torch.bmm(means.view(3, -1, state.shape[2]), of_units)  # [3, S B, H]
+            state = (own(state) + (member.T @ heard.view(3 * S, -1)).view_as(state)).relu()
+        return self.say(state).transpose(0, 1)

@@ -15,17 +15,21 @@ from noprop_helpers.lab.structured import (
     coordinate_loss,
     denoised,
     embedded,
+    guess,
     intervened,
     mean_guess,
     noise_like,
+    noised_lessons,
     repeated,
     tied_layers,
     told,
+    train_alone,
     train_apart,
     train_through,
     train_tied,
     walk,
 )
+from noprop_helpers.layerwise import LayerStack, fit_layers, fit_stack
 from noprop_helpers.schedules import cosine_alpha_bar, posterior_coefficients
 
 WORDS = torch.tensor([[1, 1, 0], [1, 0, 1], [0, 1, 1]])  # three coordinates of two symbols
@@ -127,6 +131,35 @@ def test_no_layer_learns_anything_of_another():
         return [p.detach().clone() for p in layers[1].parameters()]
 
     assert all(torch.equal(p, q) for p, q in zip(second(1.0), second(5.0)))
+
+
+def test_a_stack_learns_as_its_layers_do_each_by_itself():
+    """As chapter 3's loop trains them: every layer with an optimizer of its own, on the same states."""
+    levels, stacked, plain = cosine_alpha_bar(3)[1:].float(), built(3), built(3)
+    optimizers = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in plain]
+    draws = generator()
+    lessons = [draw(8, draws) for _ in range(4)]
+    stack = LayerStack(stacked)
+    one = torch.optim.SGD(stack.parameters(), lr=0.1)
+    together = fit_stack(stack, one, noised_lessons(levels, 2, lessons, generator(1)), coordinate_loss)
+    stack.copy_to(stacked)
+    apart = fit_layers(plain, optimizers, noised_lessons(levels, 2, lessons, generator(1)), coordinate_loss)
+    torch.testing.assert_close(together, apart)
+    for a, b in zip(stacked, plain):
+        torch.testing.assert_close(dict(a.named_parameters()), dict(b.named_parameters()))
+
+
+def test_one_layer_alone_learns_what_it_learns_in_a_stack():
+    level, (alone,), stacked = torch.tensor([0.5]), built(1), built(1)
+    train_alone(alone, level, draw, Training(10), generator())
+    train_apart(stacked, level, draw, Training(10), generator())
+    torch.testing.assert_close(alone.mlp[0].weight, stacked[0].mlp[0].weight)
+
+
+def test_a_guess_about_many_is_that_about_each():
+    (layer,), (x, y, _) = built(1), draw(600, generator())
+    z = noise_like(y, 2, generator(1))
+    torch.testing.assert_close(guess(layer, x, z), denoised(layer(x, z)))
 
 
 def test_training_repeats_and_follows_its_generator():

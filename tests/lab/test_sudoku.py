@@ -19,6 +19,7 @@ from noprop_helpers.lab.sudoku import (
     solutions,
     solved,
     unboxed,
+    units,
 )
 
 SMALL, MIDDLE, LARGE = Board(2, 2), Board(2, 3), Board(3, 3)
@@ -177,6 +178,13 @@ def test_the_solver_leaves_the_puzzle_alone_and_chance_decides_which_comes_first
 def scores_of(board, layer, grids, given):
     x = torch.nn.functional.one_hot(grids, board.size).flatten(1, 2) * given.flatten(1).unsqueeze(2)
     return layer(x.float(), torch.zeros(len(grids), board.size**3))
+
+
+@each_board
+def test_the_units_are_the_rows_the_columns_and_the_boxes(board):
+    S, (h, w) = board.size, board
+    for kind, of in zip(units(board), (lambda r, c: r, lambda r, c: c, lambda r, c: r // h * h + c // w)):
+        assert kind.tolist() == [[float(of(*divmod(cell, S)) == unit) for cell in range(S * S)] for unit in range(S)]
 
 
 @each_board
