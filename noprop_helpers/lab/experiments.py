@@ -59,8 +59,8 @@ def _paper(dataset: str, variant: str, embedding: str, short: bool = False) -> E
     return Experiment(text, dataset, seeds, "run", f"paper-{variant}", changes, walks, steps)
 
 
-def _sudoku(study: str, text: str) -> Experiment:
-    return Experiment(f"6 x 6 Sudoku, half of the cells given: {text}", "", (0, 1, 2, 3, 4), study=study)
+def _sudoku(study: str, text: str, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> Experiment:
+    return Experiment(f"6 x 6 Sudoku, half of the cells given: {text}", "", seeds, study=study)
 
 
 def _cells() -> list[tuple[str, str]]:
@@ -86,6 +86,7 @@ EXPERIMENTS = {
     "fashion_mnist_layers": _layers("fashion_mnist"),
     "sudoku": _sudoku("sudoku", "a chain of layers trained apart, taken apart, against single layers of all kinds"),
     "sudoku_rivals": _sudoku("sudoku_rivals", "opponents that take several steps, as a chain does"),
+    "sudoku_rates": _sudoku("sudoku_rates", "the learning rates of all, by puzzles of known classes", (0,)),
     "sudoku_sizes": _sudoku("sudoku_sizes", "chains of 1 to 20 layers, of 12 to 192 hidden units, of 1 to 3 rounds"),
     **{f"mnist_{v}_{e}_short": _paper("mnist", v, e, short=True) for v, e in _cells()},
     # One block alone, for as many updates as the ten of mnist_dt_one_hot_short together.

@@ -22,7 +22,7 @@ from . import records
 from .audit import audit_steps, run_audit, run_published_loop
 from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
-from .structured_study import HELD_OUT, Plan, run_sudoku, run_sudoku_rivals, run_sudoku_sizes, split
+from .structured_study import HELD_OUT, Plan, run_sudoku, run_sudoku_rates, run_sudoku_rivals, run_sudoku_sizes, split
 
 CHECKPOINT_EVERY = 60.0  # seconds; ten blocks with their optimizer states fill 240 MB, too much to write after every epoch
 
@@ -135,6 +135,7 @@ STUDIES = {
     "layers": Study(_alone(run_layers), _describe_layers),
     "sudoku": Study(_alone(run_sudoku), _describe_sudoku),
     "sudoku_rivals": Study(_alone(run_sudoku_rivals), _describe_sudoku),
+    "sudoku_rates": Study(_alone(run_sudoku_rates), _describe_sudoku),
     "sudoku_sizes": Study(_alone(run_sudoku_sizes), _describe_sudoku),
 }
 

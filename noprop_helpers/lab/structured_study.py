@@ -28,6 +28,7 @@ SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 DEPTHS = (1, 2, 5, 10, 20)
 WIDTHS = (12, 24, 48, 96, 192)  # of ten layers
 ROUNDS = (1, 2, 3)  # of ten layers
+RATES = (1e-3, 3e-3, 1e-2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +174,32 @@ def run_sudoku(dataset: Dataset | None, seed: int, device: str = "cpu", progress
     return results, bench.judge.said
 
 
-def run_sudoku_rivals(dataset: Dataset | None, seed: int, device: str = "cpu", progress: Progress = silent, plan: Plan = Plan()):
+def run_sudoku_rivals(
+    dataset: Dataset | None, seed: int, device: str = "cpu", progress: Progress = silent, plan: Plan = Plan()
+):
     """Opponents that take several steps too, on the puzzles of ``run_sudoku``: -> (results, who solved which)."""
     bench = Bench(plan, seed)
     return {"opponents": _met(bench, RIVALS, progress)}, bench.judge.said
+
+
+def run_sudoku_rates(
+    dataset: Dataset | None,
+    seed: int,
+    device: str = "cpu",
+    progress: Progress = silent,
+    plan: Plan = Plan(),
+    rates: Sequence[float] = RATES,
+):
+    """Learning rates for the chain and all its opponents, judged by puzzles of the classes that they learn from: -> (results,
+    nothing more)."""
+    ways = {"chain": lambda bench: bench.walked(bench.chain(plan.num_layers))} | OPPONENTS | RIVALS
+
+    def measured(way: Callable, rate: float) -> dict:
+        bench = Bench(dataclasses.replace(plan, learning_rate=rate), seed)
+        bench.judge = Judge(BOARD, bench.draw(plan.num_test, torch.Generator().manual_seed(1)))
+        return bench.judge.of_state(way(bench))
+
+    return {name: {str(rate): measured(ways[name], rate) for rate in rates} for name in progress(list(ways), "ways")}, {}
 
 
 def _met(bench: Bench, opponents: dict[str, Callable], progress: Progress) -> dict:

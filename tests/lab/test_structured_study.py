@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import generator
 
-from noprop_helpers.lab import structured
+from noprop_helpers.lab import structured, structured_study
 from noprop_helpers.lab.structured_study import (
     BOARD,
     NOISE_SCALES,
@@ -22,6 +22,7 @@ from noprop_helpers.lab.structured_study import (
     num_solutions,
     puzzles,
     run_sudoku,
+    run_sudoku_rates,
     run_sudoku_rivals,
     run_sudoku_sizes,
     split,
@@ -146,6 +147,20 @@ def test_the_sizes_hold_a_chain_of_every_depth_and_width():
     results, said = run_sudoku_sizes(None, 0, plan=TINY, sizes={"by_depth": (1, 2), "by_width": (4,), "by_rounds": (1,)})
     assert {kind: set(found) for kind, found in results.items()} == {"by_depth": {"1", "2"}, "by_width": {"4"}, "by_rounds": {"1"}}
     assert all(set(one) == {"top", "quiet", "noisy"} for found in results.values() for one in found.values()) and not said
+
+
+def test_rates_are_chosen_by_puzzles_of_known_classes(monkeypatch):
+    seen = []
+    monkeypatch.setattr(structured_study, "Judge", lambda board, problems: seen.append(problems) or Judge(board, problems))
+    results, said = run_sudoku_rates(None, 0, plan=TINY, rates=(1e-2,))
+    assert set(results) == {"chain", *OPPONENTS, *RIVALS} and set(results["chain"]) == {"0.01"} and said == {}
+    test, known = seen[:2]
+    assert not torch.equal(test.y, known.y)
+    learned_from, _ = split()
+    in_order = [grid.unflatten(0, (6, 6)) for grid in known.y[:5]]
+    for grid in in_order:
+        names = grid[0].argsort()
+        assert (names[grid] == learned_from).flatten(1).all(1).any()
 
 
 def test_the_chain_learns_what_its_top_layer_cannot():
