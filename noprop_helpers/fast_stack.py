@@ -16,12 +16,16 @@ class MLPStack(nn.Module):
     ``nn.Linear`` with biases, in this order, as the published notebook's layers do. forward(features [B, F], z [T, B, D])
     -> outputs [T, B, K].
 
+    ``output_gradient(outputs [T, B, K], target) -> [T, B, K]`` is the gradient of each sample's loss by the outputs, where it
+    is known in closed form; otherwise automatic differentiation finds it.
+
     Forward and backward pass are written out, without automatic differentiation, and reuse their memory from step to step:
     on a CPU its bookkeeping, and fetching fresh memory for every intermediate result, cost a good part of such a step.
     """
 
-    def __init__(self, layers: Sequence[nn.Module]):
+    def __init__(self, layers: Sequence[nn.Module], output_gradient: Callable[[Tensor, Tensor], Tensor] | None = None):
         super().__init__()
+        self.output_gradient = output_gradient
         if len(layers) == 0:
             raise ValueError("expected at least one layer, got none")
         pairs = [_two_linear(layer) for layer in layers]
@@ -55,13 +59,16 @@ class MLPStack(nn.Module):
 
     def loss_gradients(self, features: Tensor, z: Tensor, target: Tensor, loss: Callable) -> Tensor:
         """Replace every parameter's gradient by that of its own layer's mean loss: -> mean losses [T] (see ``fit_stack``)."""
-        outputs = self(features, z).requires_grad_()
+        outputs = self(features, z).requires_grad_(self.output_gradient is None)
         losses = loss(outputs, target)  # [T, B]
         if losses.shape != z.shape[:2] or losses.numel() == 0:
             raise ValueError(
                 f"expected a loss for each layer and sample, {list(z.shape[:2])}, and at least one, got {list(losses.shape)}"
             )
-        (gradient,) = torch.autograd.grad(losses, outputs, self._share.expand_as(losses))
+        if self.output_gradient is None:
+            (gradient,) = torch.autograd.grad(losses, outputs, self._share.expand_as(losses))
+        else:
+            gradient = self.output_gradient(outputs, target) / z.shape[1]
         self._backward(gradient)
         if features.requires_grad:  # a trained encoder's, which learns from all layers
             features.backward(torch.bmm(self._hidden_gradient, self.first.detach()[:, : features.shape[1]].mT).sum(0))

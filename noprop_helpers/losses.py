@@ -10,8 +10,13 @@ from torch import Tensor, nn
 def squared_error(u_hat: Tensor, u: Tensor) -> Tensor:
     """||u_hat - u||^2 / D, the published notebook's loss: u_hat [..., B, D], u [B, D] -> [..., B]."""
     _check_target("u_hat", u_hat, u)
-    # The sum divided, not the mean: its gradient is spread out and not divided entry by entry.
-    return nn.functional.mse_loss(u_hat, u.expand_as(u_hat), reduction="none").sum(-1) / u.shape[-1]
+    return (u_hat - u).square().sum(-1) / u.shape[-1]
+
+
+def squared_error_gradient(u_hat: Tensor, u: Tensor) -> Tensor:
+    """Of ``squared_error`` by u_hat: 2 (u_hat - u) / D. u_hat [..., B, D], u [B, D] -> [..., B, D]."""
+    _check_target("u_hat", u_hat, u)
+    return (u_hat - u) * (2 / u.shape[-1])
 
 
 def dt_loss(u_hat: Tensor, u: Tensor, snr_weight: Tensor | float, num_steps: int, eta: float = 0.1) -> Tensor:
@@ -48,10 +53,20 @@ def fm_loss(v_hat: Tensor, velocity: Tensor) -> Tensor:
 
 def readout_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy -log softmax(logits)[y] in nats: logits [..., B, K], labels [B] -> [..., B] (paper, eq. 14)."""
-    if labels.ndim != 1 or logits.ndim < 2 or logits.shape[-2] != len(labels):
-        raise ValueError(f"expected logits [..., B, K] and labels [B], got {list(logits.shape)}, {list(labels.shape)}")
+    _check_labels(logits, labels)
     index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
     return -logits.log_softmax(-1).gather(-1, index).squeeze(-1)
+
+
+def readout_loss_gradient(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of ``readout_loss`` by the logits: softmax(logits) - one_hot(y). logits [..., B, K], labels [B] -> [..., B, K]."""
+    _check_labels(logits, labels)
+    return logits.softmax(-1) - nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+
+
+def _check_labels(logits: Tensor, labels: Tensor) -> None:
+    if labels.ndim != 1 or logits.ndim < 2 or logits.shape[-2] != len(labels):
+        raise ValueError(f"expected logits [..., B, K] and labels [B], got {list(logits.shape)}, {list(labels.shape)}")
 
 
 def _check_target(name: str, value: Tensor, target: Tensor) -> None:

@@ -24,7 +24,7 @@ from .backprop import BackpropNet, NeuralODE
 from .blocks import expected_embedding
 from .diffusion import flow_path, kl_to_prior, q_sample
 from .embeddings import nearest_class
-from .losses import ct_loss, dt_loss, fm_loss, readout_loss, squared_error
+from .losses import ct_loss, dt_loss, fm_loss, readout_loss, readout_loss_gradient, squared_error, squared_error_gradient
 from .samplers import sample_euler, sample_posterior, sample_renoise
 from .schedules import LearnedGamma, posterior_coefficients, snr_weights
 
@@ -184,11 +184,17 @@ class NoPropDT(_Model):
     def layer_losses(self, outputs: Tensor, labels: Tensor, t: int | None = None) -> Tensor:
         """Per-sample loss of all layers' outputs [T, B, K] -> [T, B], or of layer t's [B, K] -> [B]; labels [B]."""
         if self.objective == "squared_error":
-            return squared_error(outputs, self.W[labels])
+            return squared_error(outputs, self.W.index_select(0, labels))
         if self.objective == "cross_entropy":
             return readout_loss(outputs, labels)
         weights = self._weights if t is None else self._weights[t - 1]
         return dt_loss(self.denoised(outputs), self.W[labels], weights, self.num_layers, self.eta)
+
+    def output_gradients(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """``layer_losses`` differentiated by the outputs, [T, B, K] -> [T, B, K]; for objectives other than "elbo"."""
+        if self.objective == "squared_error":
+            return squared_error_gradient(outputs, self.W.index_select(0, labels))
+        return readout_loss_gradient(outputs, labels)
 
     def label_loss(self, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The two terms of eq. 8 that no layer enters: read-out of a sampled z_0, divergence of z_T: labels [B] -> [B]."""

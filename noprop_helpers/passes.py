@@ -197,7 +197,7 @@ class Together:
         self.layers = [model.layers[t - 1].train() for t in self.numbers]  # a stack stays in the mode that it is made in
         # The hand-written stack has no bfloat16, and knows the one architecture of the recipes.
         known = all(type(layer) is DenoisingMLP for layer in self.layers) and settings.precision == "float32"
-        self.stack = MLPStack(self.layers) if known else LayerStack(self.layers)
+        self.stack = MLPStack(self.layers, model.output_gradients) if known else LayerStack(self.layers)
         self.optimizer = adam([*self.stack.parameters(), *_trained(model.encoder)], settings)
         self.set_rate = Schedule(self.optimizer, settings, len(shuffled(len(labels), settings, 0, labels.device)))
 

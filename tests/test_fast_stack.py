@@ -9,7 +9,7 @@ from torch import nn
 from noprop_helpers.blocks import DenoisingMLP
 from noprop_helpers.fast_stack import MLPStack
 from noprop_helpers.layerwise import LayerStack, fit_stack
-from noprop_helpers.losses import readout_loss, squared_error
+from noprop_helpers.losses import readout_loss, readout_loss_gradient, squared_error, squared_error_gradient
 
 T, F, D, K = 4, 6, 3, 3
 
@@ -54,6 +54,18 @@ def test_gradients_are_the_readable_stacks(loss, layers, batches):
     torch.testing.assert_close(losses, expected)
     torch.testing.assert_close(own.grad, wanted.grad)
     torch.testing.assert_close(gradients(fast, layers), gradients(readable, layers))
+
+
+@pytest.mark.parametrize("loss, gradient", [(readout_loss, readout_loss_gradient), (squared_error, squared_error_gradient)])
+def test_a_gradient_in_closed_form_does_what_differentiation_does(loss, gradient, layers, batches):
+    features, z, y = batches[0]
+    target = y if loss is readout_loss else torch.eye(K, dtype=torch.float64)[y]
+    stacks = MLPStack(layers, gradient), MLPStack(layers)
+    own, wanted = features.clone().requires_grad_(), features.clone().requires_grad_()
+    given, found = stacks[0].loss_gradients(own, z, target, loss), stacks[1].loss_gradients(wanted, z, target, loss)
+    assert not given.requires_grad
+    torch.testing.assert_close((given, own.grad), (found, wanted.grad))
+    torch.testing.assert_close(*(gradients(stack, layers) for stack in stacks))
 
 
 def test_training_gives_the_readable_stacks_weights(layers, batches):

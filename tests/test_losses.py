@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from noprop_helpers.losses import ct_loss, dt_loss, fm_loss, readout_loss, squared_error
+from noprop_helpers.losses import (
+    ct_loss,
+    dt_loss,
+    fm_loss,
+    readout_loss,
+    readout_loss_gradient,
+    squared_error,
+    squared_error_gradient,
+)
 from noprop_helpers.schedules import cosine_alpha_bar, snr_weights
 
 
@@ -37,6 +45,20 @@ def test_readout_loss_is_cross_entropy():
     torch.testing.assert_close(readout_loss(logits[0], labels), expected[0])
 
 
+@pytest.mark.parametrize(
+    "loss, gradient, target",
+    [
+        (readout_loss, readout_loss_gradient, torch.tensor([1, 4, 0, 1])),
+        (squared_error, squared_error_gradient, torch.randn(4, 5, dtype=torch.float64)),
+    ],
+)
+def test_gradients_in_closed_form_are_those_of_differentiation(loss, gradient, target):
+    for shape in ((4, 5), (3, 4, 5)):
+        outputs = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        (expected,) = torch.autograd.grad(loss(outputs, target).sum(), outputs)
+        torch.testing.assert_close(gradient(outputs, target), expected)
+
+
 def test_losses_of_stacked_layers_do_not_mix():
     """The gradient of layer 1's loss with respect to layer 2's output is zero."""
     outputs = torch.randn(2, 4, 3, requires_grad=True)
@@ -54,6 +76,8 @@ def test_losses_of_stacked_layers_do_not_mix():
         (lambda: ct_loss(torch.ones(4, 3), torch.ones(4, 3), torch.ones(3)), r"shape \[4\].*got \[3\]"),
         (lambda: fm_loss(torch.ones(4, 3), torch.ones(4, 1)), r"\[4, 1\], got \[4, 3\]"),
         (lambda: readout_loss(torch.ones(4, 3), torch.ones(3, dtype=torch.int64)), r"\[4, 3\], \[3\]"),
+        (lambda: readout_loss_gradient(torch.ones(4, 3), torch.ones(3, dtype=torch.int64)), r"\[4, 3\], \[3\]"),
+        (lambda: squared_error_gradient(torch.ones(4, 3), torch.ones(4, 1)), r"\[4, 1\], got \[4, 3\]"),
     ],
 )
 def test_errors(call, message):

@@ -53,6 +53,9 @@ def test_losses_of_all_layers_are_those_of_each(few_digits):
         assert together.shape == (T, 32)
         for t in range(1, T + 1):
             torch.testing.assert_close(model.layer_losses(outputs[t - 1], labels, t), together[t - 1])
+        if model.objective != "elbo":
+            (expected,) = torch.autograd.grad(together.sum(), outputs)
+            torch.testing.assert_close(model.output_gradients(outputs, labels), expected)
 
 
 def test_noised_states_have_each_layers_own_level():
