@@ -87,7 +87,7 @@ def sample_heun(velocity: Velocity, z_1: Tensor, num_steps: int, callback: Callb
     """As ``sample_euler``, with Heun's steps (order 2): look ahead, then go by the mean of the two velocities.
 
     Two calls of ``velocity`` a step, the second one at the step's end: the last is at t = 0. Flow matching's velocity has
-    no meaning there (chapter 9), and Euler is the better choice for it.
+    no meaning there (chapter 10), and Euler is the better choice for it.
     """
     h = _step_size(z_1, num_steps)
     z = z_1

@@ -46,7 +46,7 @@ def test_the_table_shows_every_row_and_says_what_was_not_reached():
 
 
 def test_mlp_flops_count_every_product_of_one_step():
-    """Eq. (11.1), against PyTorch's own counter, for the published notebook's layer."""
+    """Eq. (12.1), against PyTorch's own counter, for the published notebook's layer."""
     from torch.utils.flop_counter import FlopCounterMode
 
     B, widths = 16, (138, 256, 10)

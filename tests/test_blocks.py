@@ -160,7 +160,7 @@ def test_timestep_embedding_by_hand():
 
 
 def test_radial_readout_is_equations_15_and_16():
-    """Eq. (7.7)."""
+    """Eq. (8.7)."""
     readout, W, z = RadialReadout(4, 3, sigma=0.7), torch.randn(3, 4), torch.randn(5, 4)
     probabilities = readout(z, W).softmax(1)
     for i in range(5):
@@ -170,7 +170,7 @@ def test_radial_readout_is_equations_15_and_16():
 
 
 def test_linear_readout_is_a_linear_layer():
-    """Eq. (7.6)."""
+    """Eq. (8.6)."""
     readout, z = LinearReadout(4, 3), torch.randn(5, 4)
     torch.testing.assert_close(readout(z, torch.randn(3, 4)), z @ readout.weight.T + readout.bias)
 

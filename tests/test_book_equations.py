@@ -31,7 +31,7 @@ def standard_error(share):
 
 @pytest.mark.parametrize("dimension", [2, 50])
 def test_two_labels_are_confused_by_their_distance_alone(dimension):
-    """Eq. (7.2): P(error) = Phi(-d sqrt(SNR) / 2), in any dimension."""
+    """Eq. (8.2): P(error) = Phi(-d sqrt(SNR) / 2), in any dimension."""
     W, alpha_bar = draws(2, dimension), 0.3
     W *= 1.3 / torch.pdist(W)
     z = q_sample(W[:1].expand(N, -1), alpha_bar, draws(N, dimension, seed=1))
@@ -41,7 +41,7 @@ def test_two_labels_are_confused_by_their_distance_alone(dimension):
 
 
 def test_several_labels_are_confused_between_their_bounds():
-    """Eq. (7.3): at least as often as with the nearest other label, at most as often as with all others added up."""
+    """Eq. (8.3): at least as often as with the nearest other label, at most as often as with all others added up."""
     W, alpha_bar = draws(6, 4), 0.4
     z = q_sample(W[:1].expand(N, -1), alpha_bar, draws(N, 4, seed=1))
     measured = (nearest_class(z / alpha_bar**0.5, W) != 0).double().mean().item()
@@ -52,7 +52,7 @@ def test_several_labels_are_confused_between_their_bounds():
 
 
 def test_a_scaled_table_is_a_shifted_schedule():
-    """Eq. (7.4): s u under SNR, renormalised, is u under s^2 SNR."""
+    """Eq. (8.4): s u under SNR, renormalised, is u under s^2 SNR."""
     u, noise, alpha_bar, s = draws(5, 3), draws(5, 3, seed=1), torch.tensor(0.3, dtype=torch.float64), 2.5
     level = s**2 * snr(alpha_bar) / (1 + s**2 * snr(alpha_bar))
     scaled = q_sample(s * u, alpha_bar, noise) / (s**2 * alpha_bar + 1 - alpha_bar).sqrt()
@@ -60,7 +60,7 @@ def test_a_scaled_table_is_a_shifted_schedule():
 
 
 def test_a_radial_readout_is_never_surer_than_its_table_allows():
-    """Eq. (7.8), reached by a linear part that is sure, and by nothing surer."""
+    """Eq. (8.8), reached by a linear part that is sure, and by nothing surer."""
     readout, W = RadialReadout(3, 4, sigma=0.8), draws(4, 3).float()
     readout.linear.weight.data.zero_()
     for y in range(4):
@@ -71,7 +71,7 @@ def test_a_radial_readout_is_never_surer_than_its_table_allows():
 
 @pytest.mark.parametrize("d", [0.1, 0.7, 2.0])
 def test_loss_of_two_labels_at_a_distance(d):
-    """Eq. (7.9): the full loss of perfect layers that see no image, by quadrature and by draws through the package."""
+    """Eq. (8.9): the full loss of perfect layers that see no image, by quadrature and by draws through the package."""
     T, eta, alpha_bar = 5, 0.1, cosine_alpha_bar(5)
     nodes = torch.linspace(-9, 9, 4001, dtype=torch.float64)
     weights = torch.exp(-nodes.square() / 2) / (2 * math.pi) ** 0.5 * (nodes[1] - nodes[0])
@@ -107,7 +107,7 @@ def gamma_of(*ends):
 
 
 def test_weights_of_many_layers_become_a_derivative():
-    """Eqs. (8.1), (8.3): T/2 (SNR(t - 1/T) - SNR(t)) -> -SNR'(t)/2 = gamma' exp(-gamma) / 2, with error O(1/T^2) between."""
+    """Eqs. (9.1), (9.3): T/2 (SNR(t - 1/T) - SNR(t)) -> -SNR'(t)/2 = gamma' exp(-gamma) / 2, with error O(1/T^2) between."""
     gamma, differences = gamma_of(-3.0, 3.0), []
     for T in (100, 1000):
         t = torch.arange(T + 1, dtype=torch.float64) / T
@@ -121,7 +121,7 @@ def test_weights_of_many_layers_become_a_derivative():
 
 @torch.no_grad()
 def test_the_shape_of_a_schedule_drops_out_of_the_loss():
-    """Eq. (8.5): with an error that depends on gamma alone, the integral over time is one over gamma. For the error
+    """Eq. (9.5): with an error that depends on gamma alone, the integral over time is one over gamma. For the error
     sigmoid(gamma) and gamma from -5 to 5 that is 2.5, for every schedule."""
     t = torch.linspace(0, 1, 100_001, dtype=torch.float64)
     for gamma in (gamma_of(-5.0, 5.0), LearnedGamma(-5.0, 5.0).double()):
@@ -132,7 +132,7 @@ def test_the_shape_of_a_schedule_drops_out_of_the_loss():
 
 @torch.no_grad()
 def test_the_path_with_fixed_noise_solves_the_flow():
-    """Eqs. (8.6), (8.10): alpha u + sigma eps at a fixed eps moves as ``probability_flow`` says, and Euler's step is one
+    """Eqs. (9.6), (9.10): alpha u + sigma eps at a fixed eps moves as ``probability_flow`` says, and Euler's step is one
     step along it."""
     gamma, u, eps, h = gamma_of(-4.0, 4.0), draws(5, 3), draws(5, 3, seed=1), 1e-5
 
@@ -149,7 +149,7 @@ def test_the_path_with_fixed_noise_solves_the_flow():
 
 @torch.no_grad()
 def test_the_quiet_drift_needs_its_noise():
-    """Eq. (8.8): Euler-Maruyama with this drift and noise of rate gamma' sigma^2 follows the schedule; without the noise
+    """Eq. (9.8): Euler-Maruyama with this drift and noise of rate gamma' sigma^2 follows the schedule; without the noise
     the mean is right and the variance is lost."""
     gamma, u, steps = gamma_of(-4.0, 4.0), 1.0, 1000
     for scale in (1.0, 0.0):
@@ -169,7 +169,7 @@ def test_the_quiet_drift_needs_its_noise():
 
 
 def test_the_best_guess_between_two_labels():
-    """Eq. (8.9): tanh of half the log odds plus alpha z / sigma^2 is the mean of the label given the noised one."""
+    """Eq. (9.9): tanh of half the log odds plus alpha z / sigma^2 is the mean of the label given the noised one."""
     p, alpha_bar = 0.7, 0.4
     u = torch.where(torch.rand(N, generator=torch.Generator().manual_seed(0)) < p, 1.0, -1.0).double()
     z = alpha_bar**0.5 * u + (1 - alpha_bar) ** 0.5 * draws(N)
@@ -190,7 +190,7 @@ def aim(z, t):
 
 
 def test_mean_velocity_at_a_point():
-    """Eqs. (9.3), (9.4): the mean velocity of all paths through a small disc is (z - E[u | z]) / t."""
+    """Eqs. (10.3), (10.4): the mean velocity of all paths through a small disc is (z - E[u | z]) / t."""
     labels = torch.multinomial(PRIOR, 2_000_000, replacement=True, generator=torch.Generator().manual_seed(0))
     t, centre = 0.6, torch.tensor([0.2, 0.3], dtype=torch.float64)
     z, velocity = flow_path(CORNERS[labels], t, draws(len(labels), 2))
@@ -201,14 +201,14 @@ def test_mean_velocity_at_a_point():
 
 
 def test_one_step_lands_on_the_mean_label():
-    """Eq. (9.5): at t = 1 the state says nothing, and one Euler step ends at sum p_k u_k from every start."""
+    """Eq. (10.5): at t = 1 the state says nothing, and one Euler step ends at sum p_k u_k from every start."""
     z_1 = draws(50, 2)
     end = sample_euler(lambda t, z: (z - aim(z, t)) / t, z_1, 1)
     torch.testing.assert_close(end, (PRIOR @ CORNERS).expand(50, 2))
 
 
 def test_two_draws_agree_as_often_as_one_is_right():
-    """Eq. (9.6), by walks of many steps: agreement and accuracy are both sum p_k^2 for one and the same image."""
+    """Eq. (10.6), by walks of many steps: agreement and accuracy are both sum p_k^2 for one and the same image."""
     n = 20_000
     ends = [nearest_class(sample_euler(lambda t, z: (z - aim(z, t)) / t, draws(n, 2, seed=s), 100), CORNERS) for s in (0, 1)]
     truth = torch.multinomial(PRIOR, n, replacement=True, generator=torch.Generator().manual_seed(2))
@@ -219,14 +219,14 @@ def test_two_draws_agree_as_often_as_one_is_right():
 
 
 def test_flow_matching_is_denoising_with_a_weight():
-    """Eq. (9.7): ||v - velocity||^2 = ||u_hat - u||^2 / t^2 with u_hat = z - t v."""
+    """Eq. (10.7): ||v - velocity||^2 = ||u_hat - u||^2 / t^2 with u_hat = z - t v."""
     u, noise, v, t = draws(6, 3), draws(6, 3, seed=1), draws(6, 3, seed=2), torch.linspace(0.1, 1, 6, dtype=torch.float64)
     z, velocity = flow_path(u, t, noise)
     torch.testing.assert_close(fm_loss(v, velocity), (z - t[:, None] * v - u).square().sum(1) / t.square())
 
 
 def test_straightness_is_one_on_a_line_and_more_elsewhere():
-    """Eq. (9.8), on walks of the samplers."""
+    """Eq. (10.8), on walks of the samplers."""
 
     def straightness(velocity):
         states = [z_1 := draws(5, 2)]
@@ -242,7 +242,7 @@ def test_straightness_is_one_on_a_line_and_more_elsewhere():
 
 @pytest.mark.parametrize("n", [1, 4, 10])
 def test_heun_asks_where_the_field_has_no_answer(n):
-    """Eq. (9.9): along a sure image's road Euler ends at u, Heun at u + eps / (2 n), as the field at t = 0 says -u."""
+    """Eq. (10.9): along a sure image's road Euler ends at u, Heun at u + eps / (2 n), as the field at t = 0 says -u."""
     u, eps = draws(5, 3), draws(5, 3, seed=1)
 
     def field(t, z):
@@ -253,14 +253,14 @@ def test_heun_asks_where_the_field_has_no_answer(n):
 
 
 def test_share_of_the_label_in_a_velocity():
-    """Eq. (9.11): of ||eps - u||^2 the label makes ||u||^2 / (D + ||u||^2) on average."""
+    """Eq. (10.11): of ||eps - u||^2 the label makes ||u||^2 / (D + ||u||^2) on average."""
     u = 2 * torch.eye(1, 12, dtype=torch.float64).expand(N, -1)
     velocity = flow_path(u, 0.5, draws(N, 12)).velocity
     assert (4 / velocity.square().sum(1).mean()).item() == pytest.approx(4 / (12 + 4), rel=0.01)
 
 
 def test_a_velocity_in_the_span_of_the_table_leaves_the_rest():
-    """Eqs. (9.10), (9.13): v = scores @ W never moves what is perpendicular to W, and that is as far from every row."""
+    """Eqs. (10.10), (10.13): v = scores @ W never moves what is perpendicular to W, and that is as far from every row."""
     W, z_1, scores = draws(3, 8), draws(6, 8, seed=1), draws(6, 3, seed=2)
     P = torch.linalg.pinv(W) @ W  # projection onto the rows' span, as z @ P
     z_0 = sample_euler(lambda t, z: scores @ W, z_1, 10)
@@ -275,7 +275,7 @@ def test_a_velocity_in_the_span_of_the_table_leaves_the_rest():
 
 @pytest.mark.parametrize("N", [1, 2, 3, 7, 8, 10, 64])
 def test_layers_apart_are_as_fast_as_the_longest_share(N):
-    """Eq. (12.1): the time of the rank with the most layers, one unit each."""
+    """Eq. (13.1): the time of the rank with the most layers, one unit each."""
     T = 10
     longest = max(len(layers_for_rank(T, rank, N)) for rank in range(N))
     assert T / longest == T / math.ceil(T / N)
@@ -283,7 +283,7 @@ def test_layers_apart_are_as_fast_as_the_longest_share(N):
 
 @pytest.mark.parametrize("N", [2, 3, 8])
 def test_averaging_round_a_ring_sends_what_the_book_says(N):
-    """Eq. (12.2): N chunks go round twice but for one machine, first added up, then handed on; all end with the sum."""
+    """Eq. (13.2): N chunks go round twice but for one machine, first added up, then handed on; all end with the sum."""
     size = 4 * N
     values = [draws(size, seed=machine).view(N, -1) for machine in range(N)]
     expected, sent = torch.stack(values).sum(0), [0] * N
@@ -303,7 +303,7 @@ def test_averaging_round_a_ring_sends_what_the_book_says(N):
 
 @pytest.mark.parametrize("N, m", [(2, 1), (4, 16), (8, 16), (10, 5), (64, 16)])
 def test_a_pipeline_fills_and_drains(N, m):
-    """Eq. (12.3): m parts through the stages, a stage works on one part at a time and on each after the stage before it."""
+    """Eq. (13.3): m parts through the stages, a stage works on one part at a time and on each after the stage before it."""
     T = 10
     blocks = [min(math.ceil(T / N), T - first) for first in range(0, T, math.ceil(T / N))]
     slowest, free, done = max(blocks), [0.0] * len(blocks), 0.0
@@ -319,14 +319,14 @@ def test_a_pipeline_fills_and_drains(N, m):
 
 
 def test_the_slower_of_two_roofs_decides():
-    """Eq. (11.2): work and traffic at the same time, each at its own speed; what takes longer sets the pace."""
+    """Eq. (12.2): work and traffic at the same time, each at its own speed; what takes longer sets the pace."""
     for work, traffic, peak, beta in draws(50, 4).exp().tolist():
         together = max(work / peak, traffic / beta)
         assert work / together == pytest.approx(min(peak, work / traffic * beta))
 
 
 def test_intensity_of_a_matrix_product():
-    """Eq. (11.3): operations by PyTorch's own counter, bytes of the three matrices."""
+    """Eq. (12.3): operations by PyTorch's own counter, bytes of the three matrices."""
     from torch.utils.flop_counter import FlopCounterMode
 
     for n in (6, 96):

@@ -106,7 +106,7 @@ def test_errors(call, message):
 
 
 def test_flow_path_is_straight_and_its_velocity_the_derivative():
-    """Eqs. (9.1), (9.2)."""
+    """Eqs. (10.1), (10.2)."""
     u, noise = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
     torch.testing.assert_close(flow_path(u, 0.0, noise).z, u)
     torch.testing.assert_close(flow_path(u, 1.0, noise).z, noise)

@@ -52,7 +52,7 @@ def test_gaussian_rows_have_squared_length_about_1():
 
 
 def test_prototypes_are_medoids_by_brute_force():
-    """Eq. (7.5)."""
+    """Eq. (8.5)."""
     g = torch.Generator().manual_seed(0)
     images, labels = torch.rand(41, 1, 3, 3, generator=g), torch.arange(41) % 4
     W = prototypes(images, labels, 4)

@@ -275,7 +275,7 @@ def commands_of(page):
     return [re.sub(r"--dataset \S+", "", command).split() for command in found]
 
 
-@pytest.mark.parametrize("page", ["README.md", "book/12-layers-in-parallel.ipynb"])
+@pytest.mark.parametrize("page", ["README.md", "book/13-layers-in-parallel.ipynb"])
 def test_the_book_gives_a_command_for_each_part_and_one_to_join_them(page):
     commands = commands_of(page)
     assert [command[0] for command in commands] == ["train", "train", "join"]
@@ -307,7 +307,7 @@ def finish(process):
 def test_a_killed_part_is_started_again_alone(tmp_path, monkeypatch, capsys):
     """Two machines; one dies in the middle of its training. The other never knows, and ends. The dead one's part is started
     again by its own command with --resume, and the two make the model that they would have made undisturbed."""
-    one, two, together = commands_of("book/12-layers-in-parallel.ipynb")
+    one, two, together = commands_of("book/13-layers-in-parallel.ipynb")
     write_digits(tmp_path / "digits")
     options = ["--dataset", "folder:digits", *SHORT]
     first, second = start(tmp_path, one, *options), start(tmp_path, two, *options)

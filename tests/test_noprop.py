@@ -59,7 +59,7 @@ def test_losses_of_all_layers_are_those_of_each(few_digits):
 
 
 def test_noised_states_have_each_layers_own_level():
-    """Eq. (7.1)."""
+    """Eq. (8.1)."""
     model = small_stack(T)
     z = model.noised_states(torch.zeros(20_000, dtype=torch.int64), generator())
     assert z.shape == (T, 20_000, K)
@@ -106,7 +106,7 @@ def test_layer_loss_is_equation_8(few_digits):
 
 
 def test_ct_layer_loss_is_equation_9(few_digits):
-    """Eq. (8.2)."""
+    """Eq. (9.2)."""
     images, labels = few_digits.train_images[:32], few_digits.train_labels[:32]
     model = built("paper-ct", images, labels, num_steps=2, embedding="learned").eval()
     x, W = model.encoder(images), model.W
@@ -128,7 +128,7 @@ def test_ct_layer_loss_is_equation_9(few_digits):
 
 
 def test_fm_layer_loss_is_equations_10_to_13(few_digits):
-    """Eq. (9.12), with the draws in the order the model makes them."""
+    """Eq. (10.12), with the draws in the order the model makes them."""
     images, labels = few_digits.train_images[:32], few_digits.train_labels[:32]
     model = built("paper-fm", images, labels, num_steps=2, embedding="learned").eval()
     x, W = model.encoder(images), model.W
@@ -232,7 +232,7 @@ class OracleBlock(nn.Module):
 
 
 def test_ct_with_an_oracle_follows_the_schedule_at_every_time():
-    """Eq. (8.7): With u_hat = u, states of the probability-flow ODE have mean alpha u and variance 1 - alpha^2 at every time."""
+    """Eq. (9.7): With u_hat = u, states of the probability-flow ODE have mean alpha u and variance 1 - alpha^2 at every time."""
     torch.manual_seed(0)
     N, gamma = 20_000, LearnedGamma(-5.0, 5.0)
     for parameter in (gamma.raw_out, gamma.bias):  # a schedule that is not nearly straight

@@ -143,7 +143,7 @@ def test_gather_gives_everybody_every_layer(tmp_path):
 
 def launched(folder, *options):
     """The command that the chapter gives for a launcher, on a folder's digits, short, with one thread a process."""
-    cells = json.loads((ROOT / "book" / "12-layers-in-parallel.ipynb").read_text())["cells"]
+    cells = json.loads((ROOT / "book" / "13-layers-in-parallel.ipynb").read_text())["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells).replace("\\\n", " ")  # lines that go on
     (command,) = re.findall(r"^ *torchrun (.* -m noprop_helpers train .*)$", text, re.M)
     command = command.replace("--dataset mnist", "").replace("-m noprop_helpers", "--standalone -m noprop_helpers")

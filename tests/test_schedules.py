@@ -149,7 +149,7 @@ def test_errors_say_what_was_expected_and_what_came(call, message):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_learned_gamma_increases_whatever_its_weights(seed):
-    """Eq. (8.4)."""
+    """Eq. (9.4)."""
     gamma, g = LearnedGamma(-4.0, 6.0).double(), torch.Generator().manual_seed(seed)
     for name, parameter in gamma.named_parameters():
         if parameter.ndim:
