@@ -87,7 +87,7 @@ EXPERIMENTS = {
     "sudoku": _sudoku("sudoku", "a chain of layers trained apart, taken apart, against single layers of all kinds"),
     "sudoku_rivals": _sudoku("sudoku_rivals", "opponents that take several steps, as a chain does"),
     "sudoku_rates": _sudoku("sudoku_rates", "the learning rates of all, by puzzles of known classes", (0,)),
-    "sudoku_sizes": _sudoku("sudoku_sizes", "chains of 1 to 20 layers, of 12 to 192 hidden units, of 1 to 3 rounds"),
+    "sudoku_sizes": _sudoku("sudoku_sizes", "chains of other depths, widths, rounds and training times"),
     **{f"mnist_{v}_{e}_short": _paper("mnist", v, e, short=True) for v, e in _cells()},
     # One block alone, for as many updates as the ten of mnist_dt_one_hot_short together.
     "mnist_single_one_hot_short": Experiment(

@@ -143,9 +143,10 @@ def test_a_seed_says_the_same_again():
     assert run_sudoku(None, 0, plan=TINY)[0] == tiny_study()[0]
 
 
-def test_the_sizes_hold_a_chain_of_every_depth_and_width():
-    results, said = run_sudoku_sizes(None, 0, plan=TINY, sizes={"by_depth": (1, 2), "by_width": (4,), "by_rounds": (1,)})
-    assert {kind: set(found) for kind, found in results.items()} == {"by_depth": {"1", "2"}, "by_width": {"4"}, "by_rounds": {"1"}}
+def test_the_sizes_hold_a_chain_of_every_kind():
+    sizes = {"by_depth": (1, 2), "by_width": (4,), "by_rounds": (1,), "by_steps": (1,)}
+    results, said = run_sudoku_sizes(None, 0, plan=TINY, sizes=sizes)
+    assert {kind: tuple(map(int, found)) for kind, found in results.items()} == sizes
     assert all(set(one) == {"top", "quiet", "noisy"} for found in results.values() for one in found.values()) and not said
 
 
