@@ -68,6 +68,12 @@ def puzzles(board: Board, grids: Tensor, share: float, count: int, generator: to
     return Problems(nn.functional.one_hot(y, board.size) * given.unsqueeze(2).float(), y, ~given)
 
 
+def pictured(problems: Problems, pictures: Tensor, generator: torch.Generator) -> Problems:
+    """The same puzzles, seen: a given cell shows a random one of its symbol's pictures [S, N, F], an open one zeros."""
+    which = torch.randint(pictures.shape[1], problems.y.shape, generator=generator)
+    return problems._replace(x=pictures[problems.y, which] * ~problems.open.unsqueeze(2))
+
+
 def is_valid(board: Board, problems: Problems, said: Tensor) -> Tensor:
     """Whether an answer keeps the rules and what is given, be it the grid that the puzzle was made of or not. -> [B] bool."""
     kept = ((said == problems.y) | problems.open).all(1)

@@ -20,6 +20,7 @@ from noprop_helpers.lab.structured_study import (
     filled_in,
     is_valid,
     num_solutions,
+    pictured,
     puzzles,
     run_sudoku,
     run_sudoku_rates,
@@ -57,6 +58,16 @@ def test_a_puzzle_shows_its_given_cells_and_nothing_of_the_others():
     assert given.double().mean().item() == pytest.approx(0.5, abs=5 * (0.25 / given.numel()) ** 0.5)
     again = some_puzzles(400)
     assert torch.equal(x, again.x) and not torch.equal(x, some_puzzles(400, seed=1).x)
+
+
+def test_a_seen_puzzle_shows_a_picture_of_every_given_cell_and_none_of_the_others():
+    pictures = torch.arange(1.0, 19).view(6, 3, 1)  # symbol k has the pictures 3 k + 1, 3 k + 2 and 3 k + 3
+    plain = puzzles(BOARD, split()[0][:5], 0.5, 200, generator())
+    x, y, is_open = pictured(plain, pictures, generator(1))
+    assert torch.equal(y, plain.y) and torch.equal(is_open, plain.open) and x.shape == (200, 36, 1)
+    shown = x[..., 0]
+    assert (shown[is_open] == 0).all() and torch.equal(((shown[~is_open] - 1) // 3).long(), y[~is_open])
+    assert shown.unique().tolist() == list(range(19))  # all pictures come
 
 
 def test_an_answer_is_valid_if_it_keeps_the_rules_and_what_is_given():
