@@ -109,16 +109,28 @@ def train_tied(layer: nn.Module, levels: Tensor, draw: Draw, training: Training,
 
 
 def train_through(
-    layers: Sequence[nn.Module], posterior: Sequence[Tensor], draw: Draw, training: Training, generator: torch.Generator
+    layers: Sequence[nn.Module],
+    posterior: Sequence[Tensor],
+    draw: Draw,
+    training: Training,
+    generator: torch.Generator,
+    every_step: bool = False,
 ) -> Tensor:
-    """Back-propagation through the whole walk without noise, by the loss of what its last layer says: -> mean loss []."""
+    """Back-propagation through the whole walk without noise: -> mean loss [].
+
+    By the loss of what the last layer says, or the mean loss of what each says, ``every_step``.
+    """
     optimizer = torch.optim.Adam([p for layer in layers for p in layer.parameters()], fused=True)
-    last, *above = layers
+    said = []  # scores, from the top layer down
+
+    def listened_to(layer: nn.Module) -> Layer:
+        return lambda x, z: said.append(layer(x, z)) or said[-1]
+
     total = torch.zeros(())
     for x, y, _ in _lessons(draw, training, optimizer, generator):
-        z = noise_like(y, last.num_symbols, generator)
-        z_1 = walk(above, [table[1:] for table in posterior], x, z) if above else z
-        loss = coordinate_loss(last(x, z_1), y).mean()
+        said.clear()
+        walk([listened_to(layer) for layer in layers], posterior, x, noise_like(y, layers[0].num_symbols, generator))
+        loss = torch.stack([coordinate_loss(scores, y).mean() for scores in said[0 if every_step else -1 :]]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -204,6 +204,20 @@ def test_back_propagation_reaches_every_layer_of_the_walk():
     assert train_through(layers, tables(3), draw, Training(100), generator()) < first
 
 
+def test_the_loss_of_every_step_is_the_mean_of_what_each_layer_says():
+    """The first step's loss by hand: from the same noise, layer after layer."""
+    layers, (a, b, _), draws = built(3), tables(3), generator()
+    x, y, _ = draw(Training(1).batch_size, draws)
+    z, losses = noise_like(y, 2, draws), []
+    with torch.no_grad():
+        for t in (3, 2, 1):
+            scores = layers[t - 1](x, z)
+            losses.append(coordinate_loss(scores, y).mean().item())
+            z = a[t - 1] * denoised(scores) + b[t - 1] * z
+    every, last = (train_through(built(3), tables(3), draw, Training(1), generator(), way).item() for way in (True, False))
+    assert every == pytest.approx(sum(losses) / 3, rel=1e-5) and last == pytest.approx(losses[-1], rel=1e-5)
+
+
 # --- Walks ---
 
 
