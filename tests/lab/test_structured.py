@@ -82,11 +82,13 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_coordinates():
 
 
 def test_the_best_guess_is_the_marginals():
-    """Of all guesses u_hat the loss is smallest at each coordinate's own distribution, though the bits hang together."""
+    """Eq. (7.1), (7.2): of all guesses u_hat the loss is smallest at each coordinate's own distribution, though the bits hang
+    together; and the state decides by its product with the embeddings alone."""
     u, log_p = embedded(WORDS, 2), P.log()
     z = torch.randn(1, 6, generator=generator())
     best = ideal_denoiser(z, 0.4, u, log_p)
     posterior = (log_p - (z - 0.4**0.5 * u).square().sum(1) / 1.2).softmax(0)
+    torch.testing.assert_close(posterior, (log_p + 0.4**0.5 / 0.6 * u @ z[0]).softmax(0))
     marginals = torch.stack([posterior @ (WORDS == k).float() for k in (0, 1)], 1)  # [3, 2]
     torch.testing.assert_close(best, marginals.flatten()[None])
 
