@@ -69,6 +69,11 @@ class MLPStack(nn.Module):
             (gradient,) = torch.autograd.grad(losses, outputs, self._share.expand_as(losses))
         else:
             gradient = self.output_gradient(outputs, target) / z.shape[1]
+            if gradient.shape != outputs.shape or gradient.dtype != outputs.dtype:
+                raise ValueError(
+                    f"expected an output_gradient of {list(outputs.shape)} in {outputs.dtype}, "
+                    f"got {list(gradient.shape)} in {gradient.dtype}"
+                )
         self._backward(gradient)
         if features.requires_grad:  # a trained encoder's, which learns from all layers
             features.backward(torch.bmm(self._hidden_gradient, self.first.detach()[:, : features.shape[1]].mT).sum(0))

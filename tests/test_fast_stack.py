@@ -147,5 +147,8 @@ def test_what_does_not_fit_the_stack_is_refused(layers, batches):
         stack(features, z[:3])
     with pytest.raises(ValueError, match=r"a loss for each layer and sample, \[4, 16\], and at least one, got \[4\]"):
         stack.loss_gradients(features, z, y, lambda outputs, target: readout_loss(outputs, target).mean(1))
+    for wrong in (lambda outputs, target: outputs[0], lambda outputs, target: outputs.float()):
+        with pytest.raises(ValueError, match=r"an output_gradient of \[4, 16, 3\] in torch.float64, got"):
+            MLPStack(layers, wrong).loss_gradients(features, z, y, readout_loss)
     with pytest.raises(ValueError, match="at least one, got"):
         stack.loss_gradients(features[:0], z[:, :0], y[:0], readout_loss)

@@ -16,6 +16,7 @@ from typing import Callable, NamedTuple, Sequence
 import torch
 from torch import Tensor, nn
 
+from .. import NoPropError
 from ..data import Dataset
 from ..passes import Progress, seeded, silent
 from ..schedules import cosine_alpha_bar, posterior_coefficients
@@ -71,6 +72,8 @@ def puzzles(board: Board, grids: Tensor, share: float, count: int, generator: to
 
 def pictured(problems: Problems, pictures: Tensor, generator: torch.Generator) -> Problems:
     """The same puzzles, seen: a given cell shows a random one of its symbol's pictures [S, N, F], an open one zeros."""
+    if len(pictures) != problems.x.shape[2]:
+        raise NoPropError(f"expected pictures of {problems.x.shape[2]} symbols, got {len(pictures)}")
     which = torch.randint(pictures.shape[1], problems.y.shape, generator=generator)
     return problems._replace(x=pictures[problems.y, which] * ~problems.open.unsqueeze(2))
 

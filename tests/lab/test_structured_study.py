@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import generator
 
+from noprop_helpers import NoPropError
 from noprop_helpers.lab import structured, structured_study
 from noprop_helpers.lab.structured_study import (
     BOARD,
@@ -68,6 +69,8 @@ def test_a_seen_puzzle_shows_a_picture_of_every_given_cell_and_none_of_the_other
     shown = x[..., 0]
     assert (shown[is_open] == 0).all() and torch.equal(((shown[~is_open] - 1) // 3).long(), y[~is_open])
     assert shown.unique().tolist() == list(range(19))  # all pictures come
+    with pytest.raises(NoPropError, match="pictures of 6 symbols, got 5"):
+        pictured(plain, pictures[:5], generator())
 
 
 def test_an_answer_is_valid_if_it_keeps_the_rules_and_what_is_given():
