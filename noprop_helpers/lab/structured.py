@@ -70,7 +70,7 @@ def train_apart(
     """Train layer i on states of signal level ``levels[i]``, each by its own loss alone: -> mean losses [T].
 
     A chain's levels are ``alpha_bar[1:]``; copies of its top layer have ``alpha_bar[-1]`` every time. They are trained as one
-    stack, in a third of the time that chapter 3's loop takes, which a test holds to the same weights.
+    stack, which is faster than chapter 3's loop; a test holds it to the same weights.
     """
     stack = LayerStack(layers)
     optimizer = torch.optim.Adam(stack.parameters(), fused=True)

@@ -1,11 +1,11 @@
 """What the layers are for: chains on 6 x 6 Sudoku against all that could take their place (chapter 7).
 
 Written down before the first recording, after tries with one seed each of the chain alone: it was not known what the opponents
-would do. A chain without noise solves several times as many puzzles as its top layer, at least
-nine of ten, and more than every opponent of one layer, however long, wide or often it is asked, but for the iterative decoder,
-which does as well; noise costs the chain a third or more of them; a state lost half-way costs most of what has been solved, and
-another puzzle's state all of it; one layer trained for all levels, and back-propagation through all layers, do as well or
-better. More layers help as far as they go, more hidden units do not, more rounds within a layer help its top layer most.
+would do. A chain without noise solves several times as many puzzles as its top layer, at least nine of ten, and more than
+every opponent of one layer, however long, wide or often it is asked, but for the iterative decoder, which does as well; noise
+costs the chain a third or more of them; a state lost half-way costs most of what has been solved, and another puzzle's state
+all of it; one layer trained for all levels, and back-propagation through all layers, do as well or better. More layers help as
+far as they go, more hidden units do not, more rounds within a layer help its top layer most.
 (Added later, each before its first recording: twice the training brings a few more puzzles, and half of it costs a few;
 back-propagation that hears a loss at every step does better than by the loss at its end.)
 """
