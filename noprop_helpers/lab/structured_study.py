@@ -11,6 +11,7 @@ back-propagation that hears a loss at every step does better than by the loss at
 """
 
 import dataclasses
+import functools
 from typing import Callable, NamedTuple, Sequence
 
 import torch
@@ -31,7 +32,7 @@ SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 DEPTHS = (1, 2, 5, 10, 20)
 WIDTHS = (12, 24, 48, 96, 192)  # of ten layers
 ROUNDS = (1, 2, 3)  # of ten layers
-STEPS = (1000, 4000)  # of training, a layer
+STEPS = (500, 1000, 2000, 4000)  # of training, each of ten layers
 RATES = (1e-3, 3e-3, 1e-2)
 
 
@@ -227,15 +228,16 @@ def run_sudoku_sizes(
     plan: Plan = Plan(),
     sizes: dict[str, Sequence[int]] = {"by_depth": DEPTHS, "by_width": WIDTHS, "by_rounds": ROUNDS, "by_steps": STEPS},
 ):
-    """Chains of other depths, of ten layers of other widths and rounds, and trained for shorter and longer: -> (results,
+    """Chains of other depths; of ten layers of other widths, other rounds, and trained for shorter or longer: -> (results,
     nothing more)."""
     changes = {
         "by_depth": lambda n: {"num_layers": n},
         "by_width": lambda n: {"num_layers": 10, "hidden_dim": n},
         "by_rounds": lambda n: {"num_layers": 10, "rounds": n},
-        "by_steps": lambda n: {"steps": n},
+        "by_steps": lambda n: {"num_layers": 10, "steps": n},
     }
 
+    @functools.cache  # the plan's own ten layers are among the widths, the rounds and the steps
     def measured(plan: Plan) -> dict:
         bench = Bench(plan, seed)
         chain = bench.chain(plan.num_layers)
