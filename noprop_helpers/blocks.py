@@ -35,6 +35,23 @@ class DenoisingMLP(nn.Module):
         return self.mlp(torch.cat([features, z], dim=1))
 
 
+class LinearDenoiser(nn.Module):
+    """One NoProp layer without a hidden one: u_hat = A x + B z + c, linear in features and state.
+
+    features [B, F], z [B, D] -> u_hat [B, D]. With squared error it need not be trained: ``normal_equations`` solves it.
+    """
+
+    def __init__(self, feature_dim: int, embed_dim: int):
+        super().__init__()
+        self.features, self.state = nn.Linear(feature_dim, embed_dim), nn.Linear(embed_dim, embed_dim, bias=False)
+
+    def forward(self, features: Tensor, z: Tensor) -> Tensor:
+        if features.shape != (len(z), self.features.in_features) or z.shape[1:] != (self.state.in_features,):
+            expected = f"features [B, {self.features.in_features}] and z [B, {self.state.in_features}]"
+            raise ValueError(f"expected {expected}, got {list(features.shape)} and {list(z.shape)}")
+        return self.features(features) + self.state(z)
+
+
 class ConvEncoder(nn.Module):
     """The published notebook's image encoder: two rounds of conv 3x3, ReLU, max-pool 2; then one linear layer.
 

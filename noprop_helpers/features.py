@@ -1,8 +1,9 @@
 """Image features fitted without labels and without any gradient: k-means patches (Coates, Ng & Lee, 2011).
 
 Each small patch of an image is normalised, whitened and compared with a dictionary of k-means centres; the similarities
-above a threshold (Coates & Ng, 2011, "soft threshold") are averaged over a coarse grid and projected on their leading
-principal components. Layers on such features share nothing that was trained, so each can be trained alone, anywhere.
+above a threshold (Coates & Ng, 2011, "soft threshold") are averaged over a coarse grid. ``PatchFeatures`` projects them on
+their leading principal components, for layers that are trained; ``SignedPatches`` keeps many more of them, for layers that
+are solved. Layers on such features share nothing that was trained, so each can be trained alone, anywhere.
 """
 
 import functools
@@ -68,6 +69,24 @@ def principal_components(
     return values.flip(0), (basis @ rotation).flip(1)
 
 
+def patch_filters(
+    images: Tensor, patch_size: int, num_centres: int, num_patches: int = 50_000, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Filters [d, k] and bias [k] that compare a patch with k-means centres, and those similarities' deviations [k].
+
+    images [N, C, H, W]; d = C * size * size. A patch's similarity to a centre is the inner product of the whitened patch and
+    the centre's direction, less its mean over all centres: patch @ filters + bias. Whitening and centres are folded into
+    the filters; all three are of ``num_patches`` random patches.
+    """
+    per_image = -(-num_patches // len(images))
+    patches = torch.cat([_random_patches(chunk, patch_size, per_image, generator) for chunk in images.split(500)])
+    mean, whitening = zca_whitening(patches)
+    centres = kmeans((patches - mean) @ whitening, num_centres, generator=generator)
+    directions = nn.functional.normalize(centres, dim=1)
+    filters = whitening @ (directions - directions.mean(0)).T  # [d, k]
+    return filters, -mean @ filters, ((patches - mean) @ filters).std(0)
+
+
 class PatchFeatures(nn.Module):
     """images [B, C, H, W] -> features [B, F], fixed after ``fit``. It holds buffers only: there is nothing to train.
 
@@ -95,13 +114,8 @@ class PatchFeatures(nn.Module):
         With whitening and centres folded into the filters this is one matrix product; what comes after it touches the
         [B * L, k] table, by far the largest thing here, once.
         """
-        channels = len(self.filters) // self.patch_size**2
-        if images.ndim != 4 or images.shape[1] != channels:
-            raise ValueError(f"expected images [B, {channels}, H, W], as fitted, got {list(images.shape)}")
-        height, width = images.shape[2] - self.patch_size + 1, images.shape[3] - self.patch_size + 1
-        patches = extract_patches(images, self.patch_size).flatten(0, 1)  # [B * L, d]
+        patches, cells = _patches_and_cells(images, self.filters, self.patch_size, self.grid)
         activation = torch.addmm(self.bias, patches, self.filters).relu_()  # [B * L, k]
-        cells = _pooling_matrix(height, width, self.grid).to(images)  # [grid * grid, L]
         pooled = cells @ activation.unflatten(0, (len(images), -1))  # [B, grid * grid, k]
         return pooled.transpose(1, 2).flatten(1)
 
@@ -122,26 +136,95 @@ class PatchFeatures(nn.Module):
     ) -> "PatchFeatures":
         """Dictionary from ``num_patches`` random patches, principal components from ``num_images`` random images.
 
-        images [N, C, H, W], training split only. A patch's similarity to a centre is the inner product of the whitened
-        patch and the centre's direction, less its mean over all centres; ``threshold``, in standard deviations of that
-        similarity, is where it starts to count. Features have unit variance on the images they were fitted on, or are 0:
+        images [N, C, H, W], training split only. ``threshold``, in standard deviations of a patch's similarity to a centre
+        (see ``patch_filters``), is where it starts to count. Features have unit variance on the images they were fitted on, or are 0:
         n images vary along n - 1 directions at most. Returns itself.
         """
         chosen = torch.randperm(len(images), generator=generator, device=images.device)[:num_images]
-        sample = images[chosen]
-        per_image = -(-num_patches // len(sample))
-        patches = torch.cat([_random_patches(chunk, self.patch_size, per_image, generator) for chunk in sample.split(500)])
-        mean, whitening = zca_whitening(patches)
-        centres = kmeans((patches - mean) @ whitening, self.filters.shape[1], generator=generator)
-        directions = nn.functional.normalize(centres, dim=1)
-        self.filters = whitening @ (directions - directions.mean(0)).T  # [d, k]
-        self.bias = -mean @ self.filters - threshold * ((patches - mean) @ self.filters).std(0)
+        sample, num_centres = images[chosen], self.filters.shape[1]
+        self.filters, bias, deviation = patch_filters(sample, self.patch_size, num_centres, num_patches, generator)
+        self.bias = bias - threshold * deviation
         pooled = encode(self.pooled, sample)  # [n, k * grid * grid]
         self.pooled_mean = pooled.mean(0)
         values, vectors = principal_components(pooled, self.feature_dim, generator=generator)
         scale = torch.where(values > 1e-6 * values[0], values.clamp(min=1e-8).rsqrt(), torch.zeros_like(values))
         self.projection = vectors * scale
         return self
+
+
+class SignedPatches(nn.Module):
+    """images [B, C, H, W] -> features [B, F], fixed after ``fit``: many of them, for layers that are solved, not trained.
+
+    A patch's similarity s to a centre counts both ways, max(0, s - threshold) and max(0, -s - threshold) (Coates & Ng, 2011),
+    each averaged over a grid: 2 * k * grid * grid numbers.
+
+    - ``mirrored``: averages them over an image and its mirror image. A ridge regression on such features is the one that has
+      twice the centres, each one's mirror image too, and learns from all images and all mirror images: what is odd under
+      mirroring has nothing to say of a label that is not
+    - ``num_random``: F, if above 0, of random features max(0, pooled @ R + b) of these numbers, R and b Gaussian (an arc-cosine
+      kernel; Cho & Saul, 2009; Rahimi & Recht, 2007). 0 takes the numbers themselves
+    """
+
+    def __init__(
+        self, channels: int, num_centres: int, patch_size: int, grid: int = 2, mirrored: bool = False, num_random: int = 0
+    ):
+        super().__init__()
+        self.patch_size, self.grid, self.mirrored, self.num_random = patch_size, grid, mirrored, num_random
+        pooled = 2 * num_centres * grid * grid
+        self.register_buffer("filters", torch.zeros(channels * patch_size**2, num_centres))
+        self.register_buffer("bias", torch.zeros(num_centres))
+        self.register_buffer("threshold", torch.zeros(num_centres))
+        self.register_buffer("directions", torch.zeros(pooled, num_random))  # R
+        self.register_buffer("offset", torch.zeros(num_random))  # b, less what the mean of the pooled numbers comes to
+
+    @property
+    def feature_dim(self) -> int:
+        """F, the number of features of an image."""
+        return self.num_random or len(self.directions)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Both signs' similarities above the threshold, averaged over a grid: [B, C, H, W] -> [B, 2 * k * grid * grid]."""
+        patches, cells = _patches_and_cells(images, self.filters, self.patch_size, self.grid)
+        similarity = torch.addmm(self.bias, patches, self.filters)  # [B * L, k]
+        threshold = self.threshold.to(similarity)
+        signs = [(similarity - threshold).relu_(), similarity.neg_().sub_(threshold).relu_()]
+        pooled = torch.stack([cells @ sign.unflatten(0, (len(images), -1)) for sign in signs], 1)  # [B, 2, grid * grid, k]
+        return pooled.flatten(1).float()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        # A few images at a time: their tables of similarities then stay in the processor's cache.
+        pooled = torch.cat([self._of_both_sides(chunk) for chunk in images.split(8)])
+        return torch.addmm(self.offset, pooled, self.directions).relu_().float() if self.num_random else pooled
+
+    @torch.no_grad()
+    def fit(
+        self,
+        images: Tensor,
+        threshold: float = 0.25,
+        num_patches: int = 50_000,
+        num_images: int = 5_000,
+        generator: torch.Generator | None = None,
+    ) -> "SignedPatches":
+        """Dictionary from ``num_patches`` random patches of ``num_images`` random images, and the random features' scale.
+
+        images [N, C, H, W], training split only. ``threshold`` in standard deviations of a similarity. Returns itself.
+        """
+        chosen = torch.randperm(len(images), generator=generator, device=images.device)[:num_images]
+        sample, num_centres = images[chosen], self.filters.shape[1]
+        self.filters, self.bias, deviation = patch_filters(sample, self.patch_size, num_centres, num_patches, generator)
+        self.threshold = threshold * deviation
+        if self.num_random:
+            pooled = encode(self._of_both_sides, sample[:1000], batch_size=8)
+            draws = torch.randn(pooled.shape[1] + 1, self.num_random, generator=generator, device=images.device)
+            mean = pooled.mean(0)
+            self.directions = draws[1:] / (pooled - mean).square().sum(1).mean().sqrt()  # outputs of unit variance
+            self.offset = 0.3 * draws[0] - mean @ self.directions
+        return self
+
+    def _of_both_sides(self, images: Tensor) -> Tensor:
+        """Pooled numbers of the images, or the mean of theirs and their mirror images'."""
+        return (self.pooled(images) + self.pooled(images.flip(3))) / 2 if self.mirrored else self.pooled(images)
 
 
 @torch.no_grad()
@@ -158,6 +241,16 @@ def encode(encoder, images: Tensor, batch_size: int = 128, progress=None) -> Ten
             features = encoded.new_empty(len(images), *encoded.shape[1:])
         features[i * batch_size : (i + 1) * batch_size] = encoded
     return features
+
+
+def _patches_and_cells(images: Tensor, filters: Tensor, size: int, grid: int) -> tuple[Tensor, Tensor]:
+    """All patches of all images [B * L, d], and the matrix that averages over a grid [grid * grid, L]."""
+    channels = len(filters) // size**2
+    if images.ndim != 4 or images.shape[1] != channels:
+        raise ValueError(f"expected images [B, {channels}, H, W], as fitted, got {list(images.shape)}")
+    height, width = images.shape[2] - size + 1, images.shape[3] - size + 1
+    patches = extract_patches(images, size).flatten(0, 1)
+    return patches, _pooling_matrix(height, width, grid).to(images)
 
 
 @functools.lru_cache(maxsize=16)  # the same for every few images that go through

@@ -1,4 +1,4 @@
-"""One epoch of training: the small layers all at once, as one stack, or a layer's step after another's.
+"""One epoch of training: the small layers all at once, as one stack, or a layer's step after another's; or layers solved.
 
 A pass is called with the number of the epoch and returns every trained layer's mean loss. Between two epochs it keeps nothing
 but its optimizer's state: whatever is drawn follows from seed, epoch, batch and layer, and so training can be broken off and
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from . import NoPropError
 from .augment import crop_and_flip
-from .blocks import DenoisingMLP
+from .blocks import DenoisingMLP, LinearDenoiser
 from .fast_stack import MLPStack
 from .features import encode
 from .graphs import ReplayedSteps
 from .layerwise import Batch, LayerStack, fit_stack
+from .normal_equations import Moments, denoiser_at, ridge_regression
 from .noprop import NoPropCT, NoPropDT, NoPropFM, Propagated, evaluating
 from .settings import Settings
 
@@ -270,6 +271,49 @@ class InTurn:
         loss.backward()
         self.optimizer.step()
         return loss.detach()
+
+
+class Solved:
+    """Solves the linear layers of a NoPropDT by their normal equations, in one pass over the images: nothing is trained.
+
+    The features come and go batch by batch: what is kept of them is one matrix, F x F.
+    """
+
+    def __init__(self, model: Model, images: Tensor, labels: Tensor, settings: Settings, progress: Progress = silent):
+        if not isinstance(model, NoPropDT) or not all(type(layer) is LinearDenoiser for layer in model.layers):
+            raise NoPropError("only linear layers, as those of the preset closed_form, can be solved; others are trained")
+        if model.objective != "squared_error" or not model.layer_local:
+            raise NoPropError("layers are solved for squared error, with a frozen encoder and fixed embeddings")
+        self.model, self.images, self.labels, self.settings, self.progress = model, images, labels, settings, progress
+        self.numbers = layers_to_train(model, settings)
+        self.optimizer = adam(_trained(model), settings)  # takes no step: files of all orders have one form
+
+    @torch.no_grad()
+    def __call__(self, epoch: int) -> Tensor:
+        """-> mean losses of the solved layers on the images [layers]."""
+        try:
+            regression = ridge_regression(self._gathered().covariances(), self.settings.weight_decay)
+        except ValueError as error:
+            raise NoPropError(f"{error} (weight_decay)") from None
+        solved = [denoiser_at(regression, self.model.alpha_bar[t].item()) for t in self.numbers]
+        for t, (from_x, from_z, bias, _) in zip(self.numbers, solved):
+            layer = self.model.layers[t - 1]
+            layer.features.weight.copy_(from_x)
+            layer.features.bias.copy_(bias)
+            layer.state.weight.copy_(from_z)
+        return torch.stack([layer.loss for layer in solved]).cpu()
+
+    def _gathered(self) -> Moments:
+        """The moments of all images' features, computed in the settings' precision and summed in 32 bits."""
+        batches = list(zip(self.images.split(self.settings.batch_size), self.labels.split(self.settings.batch_size)))
+        moments = None
+        for images, labels in self.progress(batches, "features"):
+            with evaluating(self.model.encoder), autocast(self.settings, images.device):
+                x = encode(self.model.encoder, images).float()
+            if moments is None:
+                moments = Moments(x.shape[1], self.model.W.shape[1], images.device)
+            moments.add(x, self.model.W[labels])
+        return moments
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:

@@ -8,7 +8,7 @@ import torch
 from . import NoPropError
 from .benchmark import computes_bfloat16
 
-ORDERS = ("together", "layer", "interleaved")
+ORDERS = ("together", "layer", "interleaved", "solved")
 OPTIMIZERS = ("adam", "adamw")
 PRECISIONS = ("float32", "bfloat16", "auto")
 
@@ -23,7 +23,9 @@ class Settings:
     - ``optimizer``: "adam" or, with decoupled ``weight_decay``, "adamw"
     - ``order``: "together", the small layers of a NoPropDT as one stack, all at once; "layer", in every epoch one layer
       after another, each for a pass over the data (the paper's Algorithm 1); "interleaved", every batch through all layers,
-      one after another. With fixed embeddings the last two give the same weights, bit for bit
+      one after another; with fixed embeddings these two give the same weights, bit for bit. "solved", without training:
+      linear layers with squared error, by their normal equations, ``weight_decay`` their ridge in units of the features'
+      mean variance; one pass, ``batch_size`` images at a time
     - ``feature_dropout``: share of the encoder's features that is set to 0 in every batch, at random; the others grow to
       make up for it
     - ``augment``: crop and mirror every batch of images at random (``augment.crop_and_flip``)
@@ -69,8 +71,13 @@ class Settings:
             raise NoPropError(f"seed must be at least 0 and below 2**63, got {self.seed}")
         if self.layers is not None and (not self.layers or list(self.layers) != sorted({t for t in self.layers if t > 0})):
             raise NoPropError(f"layers must be numbers from 1, in rising order, got {list(self.layers)}")
-        if self.augment and self.order == "together":
+        if self.augment and self.order not in ("layer", "interleaved"):
             raise NoPropError("augment works batch by batch: it needs order layer or interleaved")
+        if self.order == "solved" and (self.epochs != 1 or self.feature_dropout or self.weight_decay == 0):
+            raise NoPropError(
+                "order solved takes one pass over all features, and a ridge: epochs 1, feature_dropout 0 and weight_decay "
+                f"above 0, got {self.epochs}, {self.feature_dropout} and {self.weight_decay}"
+            )
 
     def on(self, device: torch.device | str) -> "Settings":
         """These settings with "auto" replaced by what the device computes in hardware."""

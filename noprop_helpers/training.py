@@ -13,8 +13,10 @@ from .augment import check_images
 from .benchmark import synchronize
 from .checkpoints import CheckpointError
 from .noprop import NoPropDT
-from .passes import InTurn, Model, Progress, Together, check_batch_size, silent
+from .passes import InTurn, Model, Progress, Solved, Together, check_batch_size, silent
 from .settings import Settings
+
+PASSES = {"together": Together, "layer": InTurn, "interleaved": InTurn, "solved": Solved}
 
 __all__ = ["Keeper", "Settings", "accuracy", "fit", "predictions"]
 
@@ -98,7 +100,7 @@ def fit(
     check_batch_size(model, settings)
     settings, keeper = settings.on(images.device), keeper or Keeper()
     history = keeper.begin(model, settings, images, labels)
-    one_pass = (Together if settings.order == "together" else InTurn)(model, images, labels, settings, progress)
+    one_pass = PASSES[settings.order](model, images, labels, settings, progress)
     keeper.restore(one_pass.optimizer)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         model.train()

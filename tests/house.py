@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 PACKAGE = Path(__file__).parent.parent / "noprop_helpers"
 LEAVES = (
-    "schedules", "diffusion", "embeddings", "blocks", "features", "losses", "samplers", "backprop", "graphs", "checkpoints",
-    "benchmark", "augment", "layerwise", "fast_stack",
+    "schedules", "diffusion", "embeddings", "blocks", "features", "normal_equations", "losses", "samplers", "backprop", "graphs",
+    "checkpoints", "benchmark", "augment", "layerwise", "fast_stack",
 )  # fmt: skip
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -8,6 +8,7 @@ from noprop_helpers.blocks import (
     ConvBlock,
     ConvEncoder,
     DenoisingMLP,
+    LinearDenoiser,
     LinearReadout,
     RadialReadout,
     ResidualBlock,
@@ -29,6 +30,16 @@ def test_denoising_mlp_is_the_notebooks():
     first, _, second = layer.mlp
     hidden = torch.relu(torch.cat([features, z], 1) @ first.weight.T + first.bias)
     torch.testing.assert_close(layer(features, z), hidden @ second.weight.T + second.bias)
+
+
+def test_a_linear_denoiser_is_linear_in_features_and_state():
+    layer, features, z = LinearDenoiser(4, 3), torch.randn(5, 4), torch.randn(5, 3)
+    expected = features @ layer.features.weight.T + layer.features.bias + z @ layer.state.weight.T
+    torch.testing.assert_close(layer(features, z), expected)
+    assert count(layer) == 4 * 3 + 3 + 3 * 3
+    for wrong in ((features[:4], z), (features[:, :3], z), (features, z[:, :2])):
+        with pytest.raises(ValueError, match=r"expected features \[B, 4\] and z \[B, 3\], got"):
+            layer(*wrong)
 
 
 def test_conv_encoder_is_the_notebooks():

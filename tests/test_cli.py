@@ -242,7 +242,7 @@ def test_a_model_of_the_papers_comes_back_with_its_steps(shell):
     (["--set", "num_steps=0"], "num_steps must be at least 1, got 0"),
     (["--set", "learning_rate=nan"], "finite learning_rate above 0"),
     (["--set", "one_cycle=yes"], "one_cycle: expected true or false, got 'yes'"),
-    (["--set", "order=random"], "order must be one of together, layer, interleaved, got 'random'"),
+    (["--set", "order=random"], "order must be one of together, layer, interleaved, solved, got 'random'"),
     (["--set", "batch_size=0"], "batch_size must be at least 1"),
     (["--set", "augment=true"], "augment works batch by batch"),
     (["--preset", "local", "--set", "layers=x", "--checkpoint", "a.pt"], "expected layers such as 1-5 or 1,3, got 'x'"),

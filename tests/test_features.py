@@ -4,6 +4,7 @@ from conftest import generator
 
 from noprop_helpers.features import (
     PatchFeatures,
+    SignedPatches,
     encode,
     extract_patches,
     kmeans,
@@ -158,6 +159,70 @@ def test_encode_equals_the_encoder_on_everything_at_once():
     encoded = encode(features, images, batch_size=10, progress=lambda chunks: seen.append(len(chunks)) or chunks)
     torch.testing.assert_close(encoded, features(images))
     assert seen == [4]
+
+
+def signed(images, **options):
+    sizes = {"num_centres": 5, "patch_size": 3, "grid": 2} | options
+    return SignedPatches(images.shape[1], **sizes).fit(images, threshold=0.5, num_patches=60, generator=generator())
+
+
+def test_signed_patches_against_a_plain_loop():
+    images = torch.rand(3, 1, 8, 8, generator=generator())
+    features, patches = signed(images), extract_patches(images, 3)
+    encoded = features(images).view(3, 2, 2, 2, 5)
+    assert features.feature_dim == 40 and (encoded > 0).any(dim=(0, 2, 3, 4)).all()
+    for i in range(3):
+        for k in range(5):
+            s = (patches[i] @ features.filters[:, k] + features.bias[k]).view(2, 3, 2, 3)  # grid row, row, grid column, column
+            for sign, above in enumerate((s - features.threshold[k], -s - features.threshold[k])):
+                torch.testing.assert_close(encoded[i, sign, :, :, k], above.clamp(min=0).mean((1, 3)), atol=1e-5, rtol=1e-4)
+
+
+def test_mirrored_patches_see_an_image_and_its_mirror_image_alike():
+    images = torch.rand(6, 3, 9, 8, generator=generator())
+    features = signed(images, mirrored=True)
+    torch.testing.assert_close(features(images), features(images.flip(3)))
+    one_sided = signed(images)
+    assert not torch.allclose(one_sided(images), one_sided(images.flip(3)))
+    torch.testing.assert_close(features(images), (one_sided(images) + one_sided(images.flip(3))) / 2)
+
+
+def test_ridge_on_mirrored_features_is_ridge_on_all_images_and_mirror_images():
+    """What the docstring promises: the same predictions, from half as many rows and columns. A mirrored centre sees in an image
+    what the centre sees in the mirror image, in other cells of the grid, whose order means nothing to a regression."""
+    images = torch.rand(40, 1, 8, 8, generator=generator())
+    u = torch.randn(40, 2, generator=generator(1)).double()
+    both, one_sided = signed(images, mirrored=True)(images).double(), signed(images)
+    left, right = (one_sided(side).double() for side in (images, images.flip(3)))
+
+    def predicted(x, u, ridge):
+        x0, u0 = x - x.mean(0), u - u.mean(0)
+        weight = torch.linalg.solve(x0.T @ x0 / len(x) + ridge * torch.eye(x.shape[1]), x0.T @ u0 / len(x))
+        return x0 @ weight + u.mean(0)
+
+    rows = torch.cat([torch.cat([left, right], 1), torch.cat([right, left], 1)])
+    whole = predicted(rows, torch.cat([u, u]), 2e-5)
+    torch.testing.assert_close(whole[:40], whole[40:])
+    torch.testing.assert_close(predicted(both, u, 1e-5), whole[:40], atol=1e-6, rtol=1e-6)
+
+
+def test_random_features_are_of_one_scale_and_of_the_pooled_numbers_alone():
+    images = 1e-3 * torch.rand(300, 1, 8, 8, generator=generator())
+    features = signed(images, num_random=400)
+    encoded, pooled = features(images), features.pooled(images)
+    torch.testing.assert_close(encoded, (features.offset + pooled @ features.directions).clamp(min=0))
+    before = features.offset + pooled @ features.directions
+    assert encoded.shape == (300, 400) and features.feature_dim == 400
+    assert 0.8 < before.var(0).mean() < 1.2 and 0.2 < before.mean(0).std() < 0.4
+
+
+def test_signed_patches_come_back_from_their_state():
+    images = torch.rand(20, 3, 8, 9, generator=generator())
+    for options in ({}, {"num_random": 30, "mirrored": True}):
+        fitted, empty = signed(images, **options), SignedPatches(3, 5, 3, 2, **options)
+        assert list(fitted.parameters()) == [] and empty(images).abs().sum() == 0
+        empty.load_state_dict(fitted.state_dict())
+        assert torch.equal(empty(images), fitted(images))
 
 
 def test_errors():

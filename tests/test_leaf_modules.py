@@ -16,6 +16,8 @@ USES = {
     "embeddings": "m.nearest_class(m.one_hot(torch.tensor([2, 0]), 3), torch.eye(3))",
     "blocks": "m.DenoisingMLP()(m.ConvEncoder()(torch.rand(2, 1, 28, 28)), torch.randn(2, 10))",
     "features": "m.PatchFeatures(1, num_centres=4, patch_size=3).fit(torch.rand(9, 1, 8, 8), num_patches=90)(torch.rand(2, 1, 8, 8))",
+    "normal_equations": "(c := m.Moments(2, 3), c.add(torch.randn(9, 2), torch.eye(3)[torch.arange(9) % 3]), "
+    "m.denoiser_at(m.ridge_regression(c.covariances(), 0.1), 0.5).from_x)[2]",
     "losses": "m.readout_loss(torch.randn(2, 3), torch.tensor([0, 1]))",
     "samplers": "m.sample_renoise(lambda t, z: z, torch.randn(2, 3), torch.tensor([1.0, 0.5]))",
     "backprop": "m.BackpropNet([torch.nn.Bilinear(2, 3, 3)], torch.eye(3), torch.nn.Bilinear(3, 3, 4)).mix",

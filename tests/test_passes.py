@@ -9,7 +9,7 @@ from torch import nn
 
 from noprop_helpers import NoPropError
 from noprop_helpers.augment import crop_and_flip
-from noprop_helpers.blocks import ConvEncoder, DenoisingMLP
+from noprop_helpers.blocks import ConvEncoder, DenoisingMLP, LinearDenoiser
 from noprop_helpers.layerwise import fit_layers
 from noprop_helpers.noprop import NoPropDT
 from noprop_helpers.passes import (
@@ -31,7 +31,7 @@ from noprop_helpers.schedules import cosine_alpha_bar
 from noprop_helpers.settings import ORDERS, Settings
 from noprop_helpers.training import fit
 
-each_order = pytest.mark.parametrize("order", ORDERS)
+each_order = pytest.mark.parametrize("order", [order for order in ORDERS if order != "solved"])  # which trains nothing
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU")
 
 
@@ -570,6 +570,78 @@ def test_training_does_not_depend_on_the_mode_that_a_model_comes_in(order, few_d
 def test_a_last_batch_of_one_does_not_break_batch_norm(digits):
     images, labels = digits.train_images[:65], digits.train_labels[:65]
     fit(small_dt(images, T=1), images, labels, Settings(batch_size=32, order="layer"))
+
+
+# --- Solved ---
+
+SOLVED = Settings(order="solved", batch_size=64, weight_decay=1e-2)
+
+
+def linear_chain(T=3, encoder=None, **options):
+    torch.manual_seed(0)
+    layers = [LinearDenoiser(64, K) for _ in range(T)]
+    return NoPropDT(encoder or nn.Flatten(), layers, torch.eye(K), cosine_alpha_bar(T), **{"objective": "squared_error"} | options)
+
+
+@torch.no_grad()
+def test_solved_layers_have_the_loss_that_they_say_and_training_finds_none_lower(few_digits):
+    """Measured on many draws of noise, by the model's own loss; gradient descent from there gains nothing."""
+    images, labels = few_digits.train_images, few_digits.train_labels
+    model = linear_chain()
+    said = fit(model, images, labels, SOLVED)
+    x = images.flatten(1)
+    assert said.shape == (1, 3)
+    for t in (1, 2, 3):
+        draws = [model.layer_loss(t, x, labels, generator(seed)).mean() for seed in range(300)]
+        assert torch.stack(draws).mean().item() == pytest.approx(said[0, t - 1].item(), rel=0.02)
+        worse = copy.deepcopy(model)
+        with torch.enable_grad():
+            step = torch.optim.SGD(worse.layers[t - 1].parameters(), lr=1e-2)
+            for seed in range(300):
+                loss = worse.layer_loss(t, x, labels, generator(1000 + seed)).mean()
+                step.zero_grad()
+                loss.backward()
+                step.step()
+        changed = [worse.layer_loss(t, x, labels, generator(seed)).mean() for seed in range(300)]
+        assert torch.stack(changed).mean() > torch.stack(draws).mean() * 0.97  # the ridge holds back some 2 %
+
+
+def test_solving_depends_neither_on_batches_nor_on_the_other_layers(few_digits):
+    images, labels = few_digits.train_images, few_digits.train_labels
+    whole, parts, some = linear_chain(), linear_chain(), linear_chain()
+    fit(whole, images, labels, SOLVED)
+    fit(parts, images, labels, dataclasses.replace(SOLVED, batch_size=7, seed=3))
+    losses = fit(some, images, labels, dataclasses.replace(SOLVED, layers=(2,)))
+    for one, other in zip(whole.parameters(), parts.parameters()):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    assert losses.shape == (1, 1) and states_equal(some.layers[1], whole.layers[1])
+    assert states_equal(some.layers[0], linear_chain().layers[0])
+
+
+@torch.no_grad()
+def test_a_linear_chain_without_noise_is_one_linear_classifier(few_digits):
+    """Its end state is an affine function of features and of the noise that it starts from."""
+    model = linear_chain(T=5, inference="answer")
+    fit(model, few_digits.train_images, few_digits.train_labels, SOLVED)
+    ends = []
+    model.classify = lambda z: ends.append(z) or z.argmax(1)
+    images = few_digits.test_images
+    halfway = (images[:5] + images[5:10]) / 2
+    for batch in (images[:5], images[5:10], halfway):
+        model.predict(batch, generator())
+    torch.testing.assert_close(ends[2], (ends[0] + ends[1]) / 2, atol=1e-4, rtol=1e-4)
+
+
+def test_what_cannot_be_solved_is_refused(few_digits):
+    images, labels = few_digits.train_images, few_digits.train_labels
+    for model in (small_stack(), small_dt(images)):
+        with pytest.raises(NoPropError, match="only linear layers, as those of the preset closed_form, can be solved"):
+            fit(model, images, labels, SOLVED)
+    for options in ({"objective": "cross_entropy"}, {"train_encoder": True, "encoder": nn.Sequential(nn.Flatten(), nn.Linear(64, 64))}):
+        with pytest.raises(NoPropError, match="solved for squared error, with a frozen encoder and fixed embeddings"):
+            fit(linear_chain(**options), images, labels, SOLVED)
+    with pytest.raises(NoPropError, match=r"raise it \(weight_decay\)"):
+        fit(linear_chain(), images[:9].repeat(4, 1, 1, 1) * 1e4, labels[:36], dataclasses.replace(SOLVED, weight_decay=1e-30))
 
 
 # --- Precision ---

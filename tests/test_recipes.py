@@ -24,7 +24,7 @@ def needs_torchdiffeq(name):
 
 
 def order_of(name):
-    return "together" if name in ("published", "shared", "local") else "layer"
+    return "solved" if name == "closed_form" else "together" if name in ("published", "shared", "local") else "layer"
 
 
 # --- What all have in common ---
@@ -75,7 +75,7 @@ def test_weights_are_drawn_by_build_and_only_there(name, few_digits):
     assert all(torch.equal(value, trained[1][key]) for key, value in trained[0].items())
 
 
-@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"published", "local"}))
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"published", "local", "closed_form"}))
 def test_prepare_standardises_the_pixels(name, few_digits):
     needs_torchdiffeq(name)
     images, labels = 3 * few_digits.train_images + 2, few_digits.train_labels
@@ -86,7 +86,7 @@ def test_prepare_standardises_the_pixels(name, few_digits):
 
 
 def test_an_unknown_recipe_is_refused():
-    with pytest.raises(NoPropError, match="unknown recipe 'best'; choose one of shared, local, published, paper-dt"):
+    with pytest.raises(NoPropError, match="unknown recipe 'best'; choose one of shared, local, closed_form, published"):
         recipe_named("best")
 
 
@@ -98,6 +98,8 @@ def test_an_unknown_recipe_is_refused():
         ("local", {"hidden_dim": -1}, "hidden_dim must be at least 1, got -1"),
         ("local", {"num_centres": -1}, "num_centres must be at least 0, got -1"),
         ("local", {"patch_size": -1}, "patch_size must be at least 0, got -1"),
+        ("closed_form", {"num_centres": -1}, "num_centres must be at least 0, got -1"),
+        ("closed_form", {"num_centres": 50_001}, "num_centres must be at most 50000"),
         ("local", {"num_centres": 50_001}, "num_centres must be at most 50000, the patches that they are fitted to, got 50001"),
         ("residual", {"width": 0}, "width must be at least 1, got 0"),
         ("paper-dt", {"eta": -0.1}, "eta must be at least 0, got -0.1"),
@@ -145,6 +147,22 @@ def test_local_goes_by_the_size_of_the_images(few_digits):
         RECIPES["local"](patch_size=9).build(Shape((1, 8, 8), K, 150))
     model = built("local", few_digits.train_images, few_digits.train_labels, num_steps=2)
     assert list(model.encoder.parameters()) == [] and model.encoder.filters.abs().sum() > 0  # fitted, by ``prepare``
+
+
+def test_closed_form_goes_by_size_and_colour(few_digits):
+    """Grey images go on through random features; coloured ones are seen from both sides."""
+    build = {image: RECIPES["closed_form"]().build(Shape(image, K, 100)) for image in ((1, 8, 8), (1, 28, 28), (3, 32, 32))}
+    encoders = [model.encoder for model in build.values()]
+    assert [e.filters.shape for e in encoders] == [(9, 100), (64, 64), (3 * 36, 1600)]
+    assert [e.feature_dim for e in encoders] == [1000, 3000, 2 * 4 * 1600]
+    assert [e.mirrored for e in encoders] == [False, False, True]
+    assert RECIPES["closed_form"](num_centres=7).build(Shape((1, 8, 8), K, 100)).encoder.filters.shape == (9, 7)
+    own = RECIPES["closed_form"]().settings(Shape((3, 32, 32), K, 50_000))
+    assert own == Settings(order="solved", batch_size=1000, weight_decay=2e-4, precision="auto")
+    with pytest.raises(NoPropError, match=r"patches of 3 x 3 pixels do not fit into images \[1, 8, 2\]"):
+        RECIPES["closed_form"]().build(Shape((1, 8, 2), K, 150))
+    model = built("closed_form", few_digits.train_images, few_digits.train_labels, num_steps=2)
+    assert model.objective == "squared_error" and not model.inference_noise and list(model.encoder.parameters()) == []
 
 
 def test_a_small_data_set_gets_as_many_steps_as_it_needs():

@@ -18,6 +18,7 @@ from noprop_helpers.training import Keeper, predictions
 SMALL = {
     "shared": {"num_steps": "3", "hidden_dim": "16"},
     "local": {"num_steps": "3", "hidden_dim": "16", "num_centres": "20"},
+    "closed_form": {"num_steps": "3", "num_centres": "20", "epochs": "1"},
     "published": {"num_steps": "3"},
     "residual": {"num_steps": "2", "width": "4", "batch_size": "50"},
     **{name: {"num_steps": "2", "batch_size": "50"} for name in RECIPES if name.startswith("paper-")},
@@ -130,13 +131,13 @@ def test_every_setting_of_training_and_model_can_be_changed(recipe, digits):
             text = others.get(field.name)
             if text is None:
                 text = text_of(not own if isinstance(own, bool) else own + 1 if isinstance(own, int) else own / 2 + 0.25)
-            base = {"order": "layer"} if field.name == "augment" else {}
+            base = {"order": "layer"} if field.name in ("augment", "epochs", "feature_dropout") else {}
             after = getattr(getattr(plan(digits, recipe, base | {field.name: text}), part), field.name)
             assert after != own and (field.name == "layers" or text_of(after) == text), field.name
 
 
 @pytest.mark.parametrize("recipe, changes, message", [
-    ("best", {}, "unknown recipe 'best'; choose one of shared, local, published, paper-dt"),
+    ("best", {}, "unknown recipe 'best'; choose one of shared, local, closed_form, published"),
     ("shared", {"eta": "1"}, "shared has no setting 'eta'; choose one of augment, batch_size, .*num_steps, .*weight_decay"),
     ("paper-fm", {"hidden_dim": "3"}, "paper-fm has no setting 'hidden_dim'; choose one of .*sigma"),
     ("local", {"num_steps": "many"}, "num_steps: expected a value of type int, got 'many'"),
@@ -257,7 +258,7 @@ def test_data_that_no_recipe_can_use_are_refused(digits):
         train_images=digits.train_images[:30, :, :3, :], test_images=digits.test_images[:5, :, :3, :]
     )
     for recipe in RECIPES:
-        if recipe == "local":  # takes any image that a patch fits into
+        if recipe in ("local", "closed_form"):  # take any image that a patch fits into
             assert run(small_run(tiny, recipe), tiny).losses.isfinite().all()
             continue
         sides = 8 if recipe == "residual" else 4
@@ -273,7 +274,7 @@ def test_data_that_no_recipe_can_use_are_refused(digits):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_smallest_images_that_a_recipe_takes(recipe, digits):
-    side = {"local": 3, "residual": 8}.get(recipe, 4)
+    side = {"local": 3, "closed_form": 3, "residual": 8}.get(recipe, 4)
     small = some_of(digits, 40, 5)._replace(
         train_images=digits.train_images[:40, :, :side, :side], test_images=digits.test_images[:5, :, :side, :side]
     )

@@ -10,7 +10,7 @@ from noprop_helpers.settings import Settings, changed, layer_numbers
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"order": "random"}, "order must be one of together, layer, interleaved, got 'random'"),
+        ({"order": "random"}, "order must be one of together, layer, interleaved, solved, got 'random'"),
         ({"optimizer": "sgd"}, "optimizer must be one of adam, adamw, got 'sgd'"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16, auto, got 'float16'"),
         ({"epochs": 0}, "epochs and batch_size must be at least 1, got 0 and 128"),
@@ -35,6 +35,10 @@ from noprop_helpers.settings import Settings, changed, layer_numbers
         ({"layers": (2, 1)}, r"got \[2, 1\]"),
         ({"layers": (1, 1)}, r"got \[1, 1\]"),
         ({"augment": True}, "augment works batch by batch: it needs order layer or interleaved"),
+        ({"augment": True, "order": "solved", "weight_decay": 0.1}, "augment works batch by batch"),
+        ({"order": "solved"}, "epochs 1, feature_dropout 0 and weight_decay above 0, got 1, 0.0 and 0.0"),
+        ({"order": "solved", "epochs": 2, "weight_decay": 0.1}, "got 2, 0.0 and 0.1"),
+        ({"order": "solved", "feature_dropout": 0.5, "weight_decay": 0.1}, "got 1, 0.5 and 0.1"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(values, message):
