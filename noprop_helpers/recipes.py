@@ -281,6 +281,15 @@ class PaperBackprop(_Paper):
         blocks = [ConvBlock(*sizes) for _ in range(self.num_steps)]
         return Propagated(_unfitted(shape), BackpropNet(blocks, W, LinearReadout(W.shape[1], shape.num_classes)))
 
+    def prepare(self, model: Propagated, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
+        """Mean and deviation of the pixels, where trained embeddings start, and the read-out as nearest row of them.
+
+        The paper does not say how its read-out starts. Started at random, as a linear layer usually is, it sends several
+        classes to one label, and the softmax of the blocks lets no gradient through to part them again (chapter 11).
+        """
+        super().prepare(model, images, labels, generator)
+        model.net.readout.start_nearest(model.W)
+
     def settings(self, shape: Shape) -> Settings:
         return _discrete(shape)
 
