@@ -156,6 +156,22 @@ def test_a_small_data_set_gets_as_many_steps_as_it_needs():
     assert RECIPES["shared"]().settings(Shape((1, 8, 8), K, 20_000)).epochs == 5
 
 
+@pytest.mark.parametrize("image, num_classes, num_images", [
+    ((1, 28, 28), 10, 60_000), ((3, 32, 32), 10, 50_000), ((3, 32, 32), 100, 50_000), ((1, 28, 28), 10, 8_950),
+])  # fmt: skip
+def test_continuous_time_is_table_3_where_its_epochs_are_7000_updates(image, num_classes, num_images):
+    shape = Shape(image, num_classes, num_images)
+    assert RECIPES["paper-ct"]().settings(shape) == RECIPES["paper-fm"]().settings(shape)
+
+
+def test_continuous_time_gets_7000_updates_in_one_cycle_on_small_data():
+    small = Shape((1, 8, 8), K, 1437)  # 12 batches
+    own, paper = RECIPES["paper-ct"]().settings(small), RECIPES["paper-fm"]().settings(small)
+    assert paper.epochs == 100 and not paper.one_cycle
+    assert own == dataclasses.replace(paper, epochs=584, one_cycle=True, cuda_graphs=False)
+    assert RECIPES["paper-ct"]().settings(Shape((1, 28, 28), K, 8_800)).one_cycle  # 69 batches, 100 epochs: 6,900
+
+
 def test_residual_is_for_colour_images(few_digits):
     model = built("residual", few_digits.train_images, few_digits.train_labels, num_steps=2, width=4)
     assert model.layer_local and not model.inference_noise and model.num_layers == 2
