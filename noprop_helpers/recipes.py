@@ -251,8 +251,8 @@ class PaperCT(_Paper):
     def settings(self, shape: Shape) -> Settings:
         """Table 3; on a small data set at least 7,000 updates, in one learning-rate cycle.
 
-        The loss makes the noisy end learn late (chapter 9), and the paper's epochs, where each is a few batches, are over before
-        that. At a constant rate the accuracy still goes up and down by some points after 7,000 updates; with a cycle it
+        The loss makes the noisy end learn late (chapter 9), and the paper's epochs, where each is a few batches, are over
+        before that. At a constant rate the accuracy still goes up and down by some points after 7,000 updates; with a cycle it
         settles. Both were found on 300 of the bundled training digits, held out.
         """
         paper = _continuous(shape)
