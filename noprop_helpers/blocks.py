@@ -230,6 +230,21 @@ class LinearReadout(nn.Linear):
     def forward(self, z: Tensor, W: Tensor) -> Tensor:
         return super().forward(z)
 
+    @torch.no_grad()
+    def start_nearest(self, W: Tensor) -> None:
+        """Set weight and bias so that the best class is the one whose row of W [K, D] is nearest; training goes on from there.
+
+        -||z - W_k||^2 = 2 z W_k - ||W_k||^2 - ||z||^2, and the last term is the same for all classes. So the scores are
+        c (z W_k - ||W_k||^2 / 2), with c = 1 / mean_k ||W_k||^2, which makes them near 1 however long the labels are.
+        Raises ValueError unless W has this layer's K and D.
+        """
+        if W.shape != self.weight.shape:
+            raise ValueError(f"expected W {list(self.weight.shape)}, got {list(W.shape)}")
+        squares = W.square().sum(1)  # [K]
+        scale = squares.mean().clamp(min=1e-12)  # labels that are all 0 get scores of 0, not NaN
+        self.weight.copy_(W / scale)
+        self.bias.copy_(-squares / (2 * scale))
+
 
 class RadialReadout(nn.Module):
     """Class scores by distance (paper, eq. 15-16): y = softmax(f(z)) @ W, scores -||y - W_k||^2 / (2 sigma^2).

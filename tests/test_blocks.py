@@ -186,6 +186,25 @@ def test_linear_readout_is_a_linear_layer():
     torch.testing.assert_close(readout(z, torch.randn(3, 4)), z @ readout.weight.T + readout.bias)
 
 
+@pytest.mark.parametrize("length", [0.1, 1.0, 30.0])
+def test_linear_readout_starts_as_nearest_row(length):
+    """Its scores are negative squared distances to the rows, up to a factor and what all classes have in common."""
+    readout, W, z = LinearReadout(4, 3), length * torch.randn(3, 4), length * torch.randn(50, 4)
+    W[2] *= 3  # of another length than the others: a product alone would prefer it
+    readout.start_nearest(W)
+    scores, distances = readout(z, W), torch.cdist(z, W).square()
+    expected = -distances / (2 * W.square().sum(1).mean())
+    torch.testing.assert_close(scores - scores[:, :1], expected - expected[:, :1], rtol=1e-4, atol=1e-5)
+    assert torch.equal(scores.argmax(1), distances.argmin(1))
+    assert readout.weight.requires_grad and readout.bias.requires_grad  # a start and no more
+
+
+def test_labels_of_no_length_start_a_readout_without_a_preference():
+    readout, W = LinearReadout(4, 3), torch.zeros(3, 4)
+    readout.start_nearest(W)
+    assert torch.equal(readout(torch.randn(5, 4), W), torch.zeros(5, 3))
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -195,6 +214,7 @@ def test_linear_readout_is_a_linear_layer():
         (lambda: ConvBlock()(torch.rand(2, 1, 28, 28), torch.randn(3, 10)), r"expected z \[2, 10\].*got \[3, 10\]"),
         (lambda: timestep_embedding(torch.rand(3), 7), "even dim"),
         (lambda: RadialReadout(3, 3, sigma=0), "sigma must be positive, got 0"),
+        (lambda: LinearReadout(4, 3).start_nearest(torch.eye(4)), r"expected W \[3, 4\], got \[4, 4\]"),
     ],
 )
 def test_conv_block_errors(call, message):

@@ -72,7 +72,9 @@ def test_weights_are_drawn_by_build_and_only_there(name, few_digits):
     recipe.prepare(again, images, labels, generator(5))
     assert torch.equal(torch.rand(1), expected) and states_equal(first, again)
     trained = [dict(model.named_parameters()) for model in (first, build(1))]
-    assert all(torch.equal(value, trained[1][key]) for key, value in trained[0].items())
+    moved = {key for key, value in trained[0].items() if not torch.equal(value, trained[1][key])}
+    # The one exception: a read-out that starts as nearest row of embeddings which are not known before.
+    assert moved == ({"net.readout.weight", "net.readout.bias"} if name == "paper-backprop" else set())
 
 
 @pytest.mark.parametrize("name", sorted(set(RECIPES) - {"published", "local", "closed_form"}))
@@ -172,6 +174,22 @@ def test_a_small_data_set_gets_as_many_steps_as_it_needs():
     assert RECIPES["shared"]().settings(Shape((1, 8, 8), K, 20_000)).epochs == 5
 
 
+@pytest.mark.parametrize("image, num_classes, num_images", [
+    ((1, 28, 28), 10, 60_000), ((3, 32, 32), 10, 50_000), ((3, 32, 32), 100, 50_000), ((1, 28, 28), 10, 8_950),
+])  # fmt: skip
+def test_continuous_time_is_table_3_where_its_epochs_are_7000_updates(image, num_classes, num_images):
+    shape = Shape(image, num_classes, num_images)
+    assert RECIPES["paper-ct"]().settings(shape) == RECIPES["paper-fm"]().settings(shape)
+
+
+def test_continuous_time_gets_7000_updates_in_one_cycle_on_small_data():
+    small = Shape((1, 8, 8), K, 1437)  # 12 batches
+    own, paper = RECIPES["paper-ct"]().settings(small), RECIPES["paper-fm"]().settings(small)
+    assert paper.epochs == 100 and not paper.one_cycle
+    assert own == dataclasses.replace(paper, epochs=584, one_cycle=True, cuda_graphs=False)
+    assert RECIPES["paper-ct"]().settings(Shape((1, 28, 28), K, 8_800)).one_cycle  # 69 batches, 100 epochs: 6,900
+
+
 def test_residual_is_for_colour_images(few_digits):
     model = built("residual", few_digits.train_images, few_digits.train_labels, num_steps=2, width=4)
     assert model.layer_local and not model.inference_noise and model.num_layers == 2
@@ -232,12 +250,13 @@ def test_variants_train_predict_save_and_load(name, embedding, few_digits, tmp_p
         wrong.load(tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("name", ["paper-dt", "paper-fm"])
-def test_the_papers_models_learn_digits(name, digits):
+# Back-propagation whose read-out starts at random merges classes, and is right about half of the time here.
+@pytest.mark.parametrize("name, num_steps, epochs", [("paper-dt", 3, 15), ("paper-fm", 20, 25), ("paper-backprop", 3, 10)])
+def test_the_papers_models_learn_digits(name, num_steps, epochs, digits):
     images, labels = digits.train_images, digits.train_labels
-    model = built(name, images, labels, num_steps=3 if name == "paper-dt" else 20)
+    model = built(name, images, labels, num_steps=num_steps)
     chance = accuracy(model, digits.test_images, digits.test_labels, generator())
-    fit(model, images, labels, Settings(epochs=15 if name == "paper-dt" else 25, order="layer"))
+    fit(model, images, labels, Settings(epochs=epochs, order="layer"))
     assert accuracy(model, digits.test_images, digits.test_labels, generator()) > 0.9 > 0.5 > chance
 
 
@@ -256,6 +275,17 @@ def test_trained_embeddings_start_where_the_paper_says(few_digits):
         assert isinstance(model.W, nn.Parameter)
         assert torch.equal(model.W, embedding_start(embedding, images, labels, K, generator()))
     assert torch.equal(built("paper-dt", images, labels, num_steps=1).W, torch.eye(K))
+
+
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+def test_back_propagation_starts_with_every_label_read_as_its_own_class(embedding, few_digits):
+    """Also where the embeddings are known only from the training split."""
+    model = built("paper-backprop", few_digits.train_images, few_digits.train_labels, num_steps=2, embedding=embedding)
+    near = model.W + 0.1 * torch.randn(model.W.shape, generator=generator()) * torch.pdist(model.W).min() / 8
+    assert torch.equal(model.net.readout(near, model.W).argmax(1), torch.arange(K))
+    expected = LinearReadout(model.W.shape[1], K)
+    expected.start_nearest(model.W)
+    assert states_equal(model.net.readout, expected)
 
 
 def test_a_radial_readout_reaches_the_prediction(few_digits):
