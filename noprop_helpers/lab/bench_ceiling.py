@@ -15,15 +15,19 @@ ADAM_FLOP, ADAM_BYTES = 12, 28  # a weight: a dozen operations; gradient, weight
 
 
 def product_speeds(dtype: torch.dtype, device: str = "cpu", sizes: tuple[int, ...] = SIZES) -> dict[int, float]:
-    """FLOP/s of the product of two square matrices, the best of several tries: size -> speed."""
+    """FLOP/s of the product of two square matrices: size -> the best of many tries.
+
+    All sizes have their turn before the next try, so that what disturbs the machine for a moment spoils no size's every try.
+    """
     products = {n: matmul_flops(n, dtype, device) for n in sizes}
-    return {n: max(product() for _ in range(9)) for n, product in products.items()}
+    rounds = [{n: product() for n, product in products.items()} for _ in range(40)]
+    return {n: max(speeds[n] for speeds in rounds) for n in sizes}
 
 
 def bandwidth(device: str = "cpu", n: int = 2**26) -> float:
     """Bytes/s where each number of a vector far larger than any cache is read and written once."""
     vector = torch.ones(n, device=device)
-    best = min(seconds(lambda: vector.add_(1), device) for _ in range(7))
+    best = min(seconds(lambda: vector.add_(1), device) for _ in range(15))
     return 2 * vector.nbytes / best
 
 
@@ -32,7 +36,7 @@ def adam_speed(device: str = "cpu", n: int = 2**25) -> float:
     weight = nn.Parameter(torch.randn(n, device=device))
     weight.grad = torch.randn_like(weight)
     optimizer = torch.optim.Adam([weight], fused=True)
-    best = min(seconds(optimizer.step, device) for _ in range(7))
+    best = min(seconds(optimizer.step, device) for _ in range(15))
     return ADAM_FLOP * n / best
 
 
@@ -44,11 +48,11 @@ def launch_seconds(device: str = "cpu", times: int = 1000) -> float:
         for _ in range(times):
             number.add_(1)
 
-    return min(seconds(many, device) for _ in range(7)) / times
+    return min(seconds(many, device) for _ in range(15)) / times
 
 
 def ceiling_part(
-    dataset: Dataset, recording: Recording, layers: int = 10, batch: int = 128, n: int = 2**25, repeats: int = 5
+    dataset: Dataset, recording: Recording, layers: int = 10, batch: int = 128, n: int = 2**25, repeats: int = 3
 ) -> Rows:
     """Speeds by size, bandwidth, Adam's update of n weights, the shortest operation; then a float32 training step in each of
     the ``four_ways``, against what the model of ``predict`` makes of these speeds."""
