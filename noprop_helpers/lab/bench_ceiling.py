@@ -17,10 +17,11 @@ ADAM_FLOP, ADAM_BYTES = 12, 28  # a weight: a dozen operations; gradient, weight
 def product_speeds(dtype: torch.dtype, device: str = "cpu", sizes: tuple[int, ...] = SIZES) -> dict[int, float]:
     """FLOP/s of the product of two square matrices: size -> the best of many tries.
 
-    All sizes have their turn before the next try, so that what disturbs the machine for a moment spoils no size's every try.
+    All sizes have their turn, of a few tries, before the next round: what disturbs the machine for a moment spoils no size's
+    every try, and the larger product before does not leave a smaller one with a cold cache.
     """
     products = {n: matmul_flops(n, dtype, device) for n in sizes}
-    rounds = [{n: product() for n, product in products.items()} for _ in range(40)]
+    rounds = [{n: max(product() for _ in range(3)) for n, product in products.items()} for _ in range(20)]
     return {n: max(speeds[n] for speeds in rounds) for n in sizes}
 
 

@@ -23,8 +23,8 @@ def still(monkeypatch):
 def test_speeds_count_what_is_done(still, monkeypatch):
     tries = []
     monkeypatch.setattr(ceiling, "matmul_flops", lambda n, dtype, device: lambda: tries.append((n, dtype)) or n + len(tries))
-    assert ceiling.product_speeds(torch.float32, "cpu", (8, 32)) == {8: 8 + 79, 32: 32 + 80}  # the best of forty
-    assert tries == 40 * [(8, torch.float32), (32, torch.float32)]  # in turns
+    assert ceiling.product_speeds(torch.float32, "cpu", (8, 32)) == {8: 8 + 117, 32: 32 + 120}  # the best of sixty
+    assert tries == 20 * (3 * [(8, torch.float32)] + 3 * [(32, torch.float32)])  # in turns
     assert ceiling.bandwidth(n=1000) == 2 * 4000 / 0.5
     assert ceiling.adam_speed(n=1000) == 12 * 1000 / 0.5
     assert ceiling.launch_seconds(times=100) == 0.5 / 100
