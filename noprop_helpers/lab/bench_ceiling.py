@@ -22,6 +22,9 @@ Rows = list[dict]
 Timed = Callable[[Callable[[], object], str], float]
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
 ADAM_FLOP, ADAM_BYTES = 12, 28  # a weight: a dozen operations; gradient, weight, two moments in, the last three out
+# The third convolution of the paper's block on a batch of MNIST: 128 images of 14 x 14, from 64 channels to 128, 3 x 3.
+CONVOLUTION_FLOP = 2 * 128 * 14 * 14 * 64 * 128 * 9
+CONVOLUTION_BYTES = 4 * (128 * 14 * 14 * (64 + 128) + 64 * 128 * 9)
 
 
 def processor_seconds(run: Callable[[], object], device: str = "cpu") -> float:
@@ -43,6 +46,15 @@ def product_speeds(dtype: torch.dtype, device: str = "cpu", timed: Timed = secon
         for n, product in products.items():
             best[n] = min(best[n], *(timed(product, device) for _ in range(3)))
     return {n: 2 * n**3 / shortest for n, shortest in best.items()}
+
+
+@torch.no_grad()
+def convolution_speed(device: str = "cpu", timed: Timed = seconds) -> float:
+    """FLOP/s of one of the block's convolutions in float32. Where products and convolutions are two libraries' work, neither
+    is sure to be the faster."""
+    images = torch.randn(128, 64, 14, 14, device=device).to(memory_format=torch.channels_last)
+    convolve = nn.Conv2d(64, 128, 3, padding=1, bias=False, device=device).to(memory_format=torch.channels_last)
+    return CONVOLUTION_FLOP / min(timed(functools.partial(convolve, images), device) for _ in range(15))
 
 
 def bandwidth(device: str = "cpu", n: int = 2**26, timed: Timed = seconds) -> float:
@@ -75,8 +87,9 @@ def launch_seconds(times: int = 1000) -> float:
 def ceiling_part(
     dataset: Dataset, recording: Recording, layers: int = 10, batch: int = 128, n: int = 2**25, repeats: int = 3
 ) -> Rows:
-    """Speeds by size, bandwidth, Adam's update of n weights, the shortest operation; then a float32 training step in each of
-    the ``four_ways``, against what the model of ``predict`` makes of these speeds.
+    """Speeds of products by size and of a convolution, bandwidth, Adam's update of n weights, the shortest operation; then a
+    float32 training step in each of the ``four_ways``, against what the model of ``predict`` makes of these speeds, the
+    fastest product or convolution for its ceiling.
 
     Raises NoPropError unless there is one thread.
     """
@@ -88,8 +101,9 @@ def ceiling_part(
     for kind, by_size in speeds.items():
         name = str(kind).removeprefix("torch.")
         rows += [row(f"product_{name}_{size}", [speed / 1e9], "GFLOP/s") for size, speed in by_size.items()]
-    beta = bandwidth(n=2 * n, timed=processor_seconds)
-    best = Device({torch.float32: max(speeds[torch.float32].values())}, beta, launch_seconds())
+    convolution, beta = convolution_speed(timed=processor_seconds), bandwidth(n=2 * n, timed=processor_seconds)
+    best = Device({torch.float32: max(convolution, *speeds[torch.float32].values())}, beta, launch_seconds())
+    rows.append(row("convolution_float32", [convolution / 1e9], "GFLOP/s"))
     rows.append(row("bandwidth", [beta / 1e9], "GB/s"))
     rows.append(row("adam", [adam_speed(n=n, timed=processor_seconds) / 1e9], "GFLOP/s"))
     rows.append(row("launch", [1e6 * best.launch], "microseconds"))

@@ -9,6 +9,7 @@ from noprop_helpers import NoPropError
 from noprop_helpers.benchmark import computes_bfloat16
 from noprop_helpers.lab import bench_ceiling as ceiling
 from noprop_helpers.lab.bench_gpu import four_ways
+from noprop_helpers.lab.predict import Counter
 from noprop_helpers.lab.recording import Recording
 
 FOUND = ("one_block", "all_blocks", "backprop", "backprop_checkpointed")
@@ -41,6 +42,23 @@ def test_speeds_are_of_the_shortest_try():
     assert len(called) == 30
 
 
+def test_a_convolution_has_the_operations_and_bytes_that_it_says():
+    timed, called = clock(2.0, 0.5, 1.0)
+    assert ceiling.convolution_speed(timed=timed) == ceiling.CONVOLUTION_FLOP / 0.5
+    with Counter() as counter:
+        called[0]()
+    (operation,) = counter.operations
+    assert (operation.flop, operation.bytes) == (ceiling.CONVOLUTION_FLOP, ceiling.CONVOLUTION_BYTES)
+
+
+def test_the_ceiling_is_the_fastest_of_all(digits, one_thread, monkeypatch):
+    monkeypatch.setattr(ceiling, "product_speeds", lambda kind, timed: {8: 5e9, 16: 7e9})
+    monkeypatch.setattr(ceiling, "_steps", lambda dataset, recording, best, *_: [best.flops[torch.float32]])
+    for convolution, highest in ((9e9, 9e9), (1e9, 7e9)):
+        monkeypatch.setattr(ceiling, "convolution_speed", lambda timed, speed=convolution: speed)
+        assert ceiling.ceiling_part(digits, Recording(), n=1000)[-1] == highest
+
+
 def test_products_of_all_sizes_take_turns(monkeypatch):
     monkeypatch.setattr(ceiling, "SIZES", (8, 32))
     timed, called = clock(4.0, 2.0, 3.0, 8.0, 7.0, 9.0)  # three tries of one, three of the other
@@ -64,7 +82,7 @@ def test_the_whole_suite(digits, one_thread):
     rows = {r["name"]: r for r in ceiling.ceiling_part(digits, Recording(), layers=2, batch=8, n=1000, repeats=2)}
     kinds = ["float32"] + ["bfloat16"] * computes_bfloat16("cpu")
     expected = [f"product_{kind}_{n}" for kind in kinds for n in (16, 32, 64, 128, 256, 512, 1024)]
-    expected += ["bandwidth", "adam", "launch"]
+    expected += ["convolution_float32", "bandwidth", "adam", "launch"]
     expected += [f"predicted_{way}{end}" for way in FOUND for end in ("", "_arithmetic", "_memory", "_launch")]
     expected += [f"step_{way}" for way in FOUND]
     assert list(rows) == expected and all(r["value"] >= 0 for r in rows.values()) and list(four_ways(2)) == list(FOUND)
