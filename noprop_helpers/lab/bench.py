@@ -11,9 +11,11 @@ from ..checkpoints import CheckpointError, check_same, check_writable
 from ..data import Dataset
 from ..settings import Settings
 from . import records
+from .bench_ceiling import CEILING_PARTS
 from .bench_cpu import CPU_PARTS
 from .bench_gpu import Sizes, gpu_parts, paper_medians
 from .bench_parallel import PARALLEL_PARTS
+from .predict import PREDICTED_PARTS
 from .recording import Recording
 
 Rows = list[dict]
@@ -43,6 +45,9 @@ SUITES = {
     "cpu": Suite("cpu", "cpu", CPU_PARTS),
     "gpu": gpu_suite(),
     "parallel": Suite("parallel", "cpu", PARALLEL_PARTS),
+    "ceiling": Suite("ceiling", "cpu", CEILING_PARTS),
+    # Counted on the CPU, in the precision of the GPU that it is about.
+    "predicted": Suite("predicted", "cpu", PREDICTED_PARTS, precision="bfloat16"),
 }
 
 

@@ -162,6 +162,17 @@ def backpropagated(task: Task, T: int, checkpointed: bool = False) -> Step:
     return _step(task, list(model.net.parameters()), lambda: model.layer_loss(1, features, task.labels).mean())
 
 
+def four_ways(T: int) -> dict[str, Callable[[Task], Step]]:
+    """What is compared by its memory: one block resident, the others resting on the host; all T blocks resident;
+    back-propagation; back-propagation that keeps only the states between blocks."""
+    return {
+        "one_block": functools.partial(looped, T=1),
+        "all_blocks": functools.partial(looped, T=T),
+        "backprop": functools.partial(backpropagated, T=T),
+        "backprop_checkpointed": functools.partial(backpropagated, T=T, checkpointed=True),
+    }
+
+
 def graphed(make: Callable[[Task, int], Step]) -> Callable[[Task, int], Step]:
     """The step that ``make`` builds, recorded once as a CUDA graph: replayed without Python."""
     return lambda task, T: recorded(make(task, T))
@@ -354,19 +365,12 @@ def memory_part(dataset: Dataset, recording: Recording, sizes: Sizes) -> Rows:
     """Most memory that a step takes: PyTorch's tensors above the data, what PyTorch has reserved for them, and all that is in
     use on the device as its driver counts it, the process's own needs included.
 
-    The rivals: one block resident, the others resting on the host; all blocks resident; back-propagation; back-propagation
-    that keeps only the states between blocks.
+    The rivals are those of ``four_ways``.
     """
     if recording.device != "cuda":
         return []
     task, rows = task_of(dataset, recording, sizes.batch), []
-    rivals = {
-        "one_block": functools.partial(looped, T=1),
-        "all_blocks": functools.partial(looped, T=sizes.layers),
-        "backprop": functools.partial(backpropagated, T=sizes.layers),
-        "backprop_checkpointed": functools.partial(backpropagated, T=sizes.layers, checkpointed=True),
-    }
-    peaks = {name: _peak(make, task) for name, make in rivals.items()}
+    peaks = {name: _peak(make, task) for name, make in four_ways(sizes.layers).items()}
     for i, kind in enumerate(("allocated", "reserved", "device")):
         for name, values in peaks.items():
             rows.append(row(f"memory_{name}_{kind}", [values[i]], "MiB", f"backprop, {kind}", [peaks["backprop"][i]]))

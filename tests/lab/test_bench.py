@@ -185,10 +185,13 @@ def test_every_part_is_told(few_digits, tmp_path):
 def test_the_suites_have_their_parts():
     assert list(SUITES["cpu"].parts) == ["published", "time_to_99", "time_to_993", "time_to_99_local", "memory"]
     assert list(SUITES["parallel"].parts) == ["processes"]
+    assert list(SUITES["ceiling"].parts) == ["ceiling"]
+    assert list(SUITES["predicted"].parts) == ["one_block", "all_blocks", "backprop", "backprop_checkpointed"]
     gpu = list(SUITES["gpu"].parts)
     assert gpu[0] == "environment" and gpu[-6:] == [f"time_{v}_{seed}" for seed in (0, 1, 2) for v in ("dt", "backprop")]
     assert all(suite.name == name for name, suite in SUITES.items())
-    assert {name: suite.device for name, suite in SUITES.items()} == {"cpu": "cpu", "gpu": "cuda", "parallel": "cpu"}
+    assert {name for name, suite in SUITES.items() if suite.device != "cpu"} == {"gpu"} and SUITES["gpu"].device == "cuda"
+    assert SUITES["predicted"].precision == "bfloat16"  # as a GPU computes in the suite gpu
 
 
 def fake_mnist(root):
