@@ -193,8 +193,9 @@ class SignedPatches(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        # A few images at a time: their tables of similarities then stay in the processor's cache.
-        pooled = torch.cat([self._of_both_sides(chunk) for chunk in images.split(8)])
+        # So many images at a time that their tables of similarities stay in the processor's cache.
+        chunk = max(1, 5_000_000 // (images.shape[2:].numel() * len(self.bias)))
+        pooled = torch.cat([self._of_both_sides(few) for few in images.split(chunk)])
         return torch.addmm(self.offset, pooled, self.directions).relu_().float() if self.num_random else pooled
 
     @torch.no_grad()

@@ -309,7 +309,7 @@ class Solved:
         moments = None
         for images, labels in self.progress(batches, "features"):
             with evaluating(self.model.encoder), autocast(self.settings, images.device):
-                x = encode(self.model.encoder, images).float()
+                x = self.model.encoder(images).float()
             if moments is None:
                 moments = Moments(x.shape[1], self.model.W.shape[1], images.device)
             moments.add(x, self.model.W[labels])

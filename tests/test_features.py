@@ -233,3 +233,6 @@ def test_errors():
     features = PatchFeatures(1, num_centres=4, patch_size=3).fit(torch.rand(9, 1, 8, 8), num_patches=90)
     with pytest.raises(ValueError, match=r"\[B, 1, H, W\], as fitted, got \[2, 3, 8, 8\]"):
         features(torch.rand(2, 3, 8, 8))
+    for wrong in (torch.rand(2, 3, 8, 8), torch.rand(1, 8, 8)):
+        with pytest.raises(ValueError, match=r"\[B, 1, H, W\], as fitted, got"):
+            signed(torch.rand(9, 1, 8, 8))(wrong)
