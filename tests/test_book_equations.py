@@ -334,3 +334,14 @@ def test_intensity_of_a_matrix_product():
         with FlopCounterMode(display=False) as counter:
             product = a @ b
         assert counter.get_total_flops() / sum(m.nbytes for m in (a, b, product)) == pytest.approx(n / 6)
+
+
+def test_fishers_discriminant_is_bayes_rule_for_gaussians_of_one_covariance():
+    """Eq. (14.5), against the densities themselves."""
+    means, mixing, prior, s = draws(4, 3), draws(3, 3, seed=1), draws(4, seed=2).softmax(0), draws(6, 3, seed=3)
+    S = mixing @ mixing.T + torch.eye(3)
+    densities = [torch.distributions.MultivariateNormal(mean, S).log_prob(s) for mean in means]
+    expected = (torch.stack(densities, 1) + prior.log()).log_softmax(1)
+    inverse = torch.linalg.inv(S)
+    quadratic = (means @ inverse * means).sum(1) / 2
+    torch.testing.assert_close((s @ inverse @ means.T - quadratic + prior.log()).log_softmax(1), expected)

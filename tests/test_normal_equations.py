@@ -44,6 +44,7 @@ def test_large_constants_leave_the_digits_to_what_varies():
 
 
 def test_the_regression_is_the_usual_one():
+    """Eq. (14.2), by a plain solve of all data at once."""
     x, u = data()
     found = ridge_regression(gathered(x, u), 1e-3)
     x0, u0 = x - x.mean(0), u - u.mean(0)
@@ -57,7 +58,7 @@ def test_the_regression_is_the_usual_one():
 
 @pytest.mark.parametrize("alpha_bar", [0.0, 0.3, 0.9, 0.999])
 def test_a_layer_solves_the_normal_equations_of_features_and_state_together(alpha_bar):
-    """Written out: [[G + ridge, sqrt(a) C], [sqrt(a) C^T, a D + (1 - a) I]] [A B]^T = [C, sqrt(a) D]."""
+    """Eq. (14.3), written out: [[G + ridge, sqrt(a) C], [sqrt(a) C^T, a D + (1 - a) I]] [A B]^T = [C, sqrt(a) D]."""
     x, u = data()
     G, C, D = (values for values in gathered(x, u)[2:])
     G = G + G.triu(1).T
@@ -73,7 +74,7 @@ def test_a_layer_solves_the_normal_equations_of_features_and_state_together(alph
 
 
 def test_no_small_change_of_a_solved_layer_lowers_its_loss():
-    """Measured with fresh noise, and not by any formula; nor does gradient descent find anything better."""
+    """Eq. (14.1), measured with fresh noise, and not by any formula."""
     x, u = data(n=20_000)
     layer, alpha_bar = denoiser_at(ridge_regression(gathered(x, u), 1e-6), 0.5), torch.tensor(0.5, dtype=x.dtype)
     z = q_sample(u, alpha_bar, torch.randn(u.shape, generator=generator(3), dtype=x.dtype))
@@ -90,6 +91,16 @@ def test_no_small_change_of_a_solved_layer_lowers_its_loss():
         with torch.no_grad():
             p.mul_(1.1)
         assert loss() > first
+
+
+def test_a_layer_corrects_the_images_word_by_a_share_of_what_the_state_says_beyond_it():
+    """Eq. (14.4), with its constants: u_hat = m + B (z - sqrt(alpha_bar) m), where m(x) is what the image alone says."""
+    x, u = data()
+    regression = ridge_regression(gathered(x, u), 1e-3)
+    layer, z = denoiser_at(regression, 0.6), torch.randn(len(u), K, generator=generator(3), dtype=x.dtype)
+    m = (x - regression.mean_x) @ regression.weight + regression.mean_u
+    expected = m + (z - 0.6**0.5 * m) @ layer.from_z.T
+    torch.testing.assert_close(x @ layer.from_x.T + z @ layer.from_z.T + layer.bias, expected)
 
 
 def test_without_noise_the_state_is_all_that_counts_and_in_pure_noise_nothing():

@@ -104,16 +104,18 @@ def test_committed_benchmarks_are_complete(path):
 def test_committed_records_are_complete(path):
     """Every record says what was run, on what, how to repeat it, and its summary follows from its results."""
     record = json.loads(path.read_text())
-    assert record["experiment"] == path.stem in EXPERIMENTS
-    assert record["command"].startswith(f"python -m noprop_helpers record {path.stem} ") and "--threads" in record["command"]
+    name, at, other = path.stem.partition("@")  # other data than the experiment's own
+    assert record["experiment"] == name in EXPERIMENTS
+    words = f"record {name} --dataset folder:{other} " if at else f"record {name} "
+    assert record["command"].startswith(f"python -m noprop_helpers {words}") and "--threads" in record["command"]
     for key in ("description", "run", "environment", "git_commit", "date", "peak_memory_mib"):
         assert record[key], key
-    makes_its_data = not EXPERIMENTS[path.stem].dataset
+    makes_its_data = not EXPERIMENTS[name].dataset
     told = {"learning_rate", "steps"} if makes_its_data else {"learning_rate", "epochs", "precision", "order"}
     assert told | {"batch_size"} <= record["run"]["settings"].keys()
     assert makes_its_data or record["dataset"]["checksum"].startswith("sha256:")
     assert not record["git_commit"].endswith("-dirty")
-    assert [run["seed"] for run in record["runs"]] == list(EXPERIMENTS[path.stem].seeds)
+    assert [run["seed"] for run in record["runs"]] == list(EXPERIMENTS[name].seeds)
     results = [run["results"] | {"seconds": run["seconds"]} for run in record["runs"]]
     assert same(records.summarize(results), record["summary"])
 
