@@ -137,8 +137,8 @@ class PatchFeatures(nn.Module):
         """Dictionary from ``num_patches`` random patches, principal components from ``num_images`` random images.
 
         images [N, C, H, W], training split only. ``threshold``, in standard deviations of a patch's similarity to a centre
-        (see ``patch_filters``), is where it starts to count. Features have unit variance on the images they were fitted on, or are 0:
-        n images vary along n - 1 directions at most. Returns itself.
+        (see ``patch_filters``), is where it starts to count. Features have unit variance on the images they were fitted on,
+        or are 0: n images vary along n - 1 directions at most. Returns itself.
         """
         chosen = torch.randperm(len(images), generator=generator, device=images.device)[:num_images]
         sample, num_centres = images[chosen], self.filters.shape[1]
