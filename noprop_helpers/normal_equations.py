@@ -87,7 +87,7 @@ class Regression(NamedTuple):
 def ridge_regression(covariances: Covariances, ridge: float) -> Regression:
     """Solve (G + ridge * m I) V = C, where m is the mean variance of a feature: ``ridge`` has no unit.
 
-    One Cholesky factor, F^3 / 3 multiplications. Raises ValueError where the features depend on each other so nearly that
+    One Cholesky factor, F^3 / 3 operations. Raises ValueError where the features depend on each other so nearly that
     rounding leaves no factor: a larger ridge helps.
     """
     mean_x, mean_u, xx, xu, uu = covariances
