@@ -200,18 +200,13 @@ class SignedPatches(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self,
-        images: Tensor,
-        threshold: float = 0.25,
-        num_patches: int = 50_000,
-        num_images: int = 5_000,
-        generator: torch.Generator | None = None,
+        self, images: Tensor, threshold: float = 0.25, num_patches: int = 50_000, generator: torch.Generator | None = None
     ) -> "SignedPatches":
-        """Dictionary from ``num_patches`` random patches of ``num_images`` random images, and the random features' scale.
+        """Dictionary from ``num_patches`` random patches of 5,000 random images, and the random features' scale.
 
         images [N, C, H, W], training split only. ``threshold`` in standard deviations of a similarity. Returns itself.
         """
-        chosen = torch.randperm(len(images), generator=generator, device=images.device)[:num_images]
+        chosen = torch.randperm(len(images), generator=generator, device=images.device)[:5_000]
         sample, num_centres = images[chosen], self.filters.shape[1]
         self.filters, self.bias, deviation = patch_filters(sample, self.patch_size, num_centres, num_patches, generator)
         self.threshold = threshold * deviation
