@@ -48,6 +48,11 @@ class Dataset(NamedTuple):
         """K, the number of classes."""
         return len(self.class_names)
 
+    @property
+    def prepared(self) -> str:
+        """What was done to a folder of images, in a line; empty where nothing was."""
+        return self.preparation.done if self.preparation is not None else ""
+
 
 class _Layout(NamedTuple):
     """How torchvision lays a data set out under its root."""
@@ -94,7 +99,8 @@ def load_dataset(
     - ``progress``: show a progress bar for a download and for a folder of images, if stderr is a terminal.
     - ``image_size``: (width, height) that the images of a folder become; by default their most common size
 
-    Raises DataError if the name is unknown, a size is asked of data that have their own, or the data are missing, damaged or inconsistent.
+    Raises DataError if the name is unknown, a size is asked of data that have their own, or the data are missing, damaged
+    or inconsistent.
     """
     if image_size is not None and not str(name).startswith("folder:"):
         raise DataError(f"a size can be asked of the images of folder:PATH; {name} comes in its own")
@@ -378,6 +384,8 @@ def _load_folder(path: str, root: Path, image_size: tuple[int, int] | None, prog
     if not folder.is_dir():
         if not (root / folder).is_dir():
             places = folder if folder.is_absolute() else f"{folder} or {root / folder}"
-            raise DataError(f"folder:{path}: expected a folder with CLASS/*.png or train/CLASS/*.png at {places}, found no folder")
+            raise DataError(
+                f"folder:{path}: expected a folder with CLASS/*.png or train/CLASS/*.png at {places}, found no folder"
+            )
         folder = root / folder
     return Dataset(f"folder:{folder.resolve().name}", *read_folder(folder, image_size, progress))

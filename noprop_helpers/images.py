@@ -41,7 +41,7 @@ class Preparation:
 
     - ``size``: (width, height) of all images now; ``asked``: it was asked for, otherwise it is the training images' most
       common one
-    - ``resized``, ``recoloured``: how many images had another size, how many were grey among colour ones or the other way round
+    - ``resized``, ``recoloured``: how many images had another size; how many were grey among colour ones, or colour among grey
     - ``test_share``, ``split_seed``: of a split that was made here; None where the folder has train and test
     - ``left_out``: files and folders beside the images that are none, unread
     - ``in_both``: test images that are in the training split too, pixel for pixel; ``example``: the first of them, as a path
@@ -145,6 +145,12 @@ def read_picture(path: str | os.PathLike, image_shape: tuple[int, int, int]) -> 
         return as_images(_decoded([path], [_look(path)], (width, height), "L" if channels == 1 else "RGB"))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def fits(path: str | os.PathLike, image_shape: tuple[int, int, int]) -> bool:
+    """Whether a picture has this shape (C, H, W) already, so that ``read_picture`` need not scale or recolour it."""
+    look = _look(Path(path))
+    return (len(look.mode), *look.size[::-1]) == tuple(image_shape)
 
 
 def as_images(pixels) -> Tensor:

@@ -60,7 +60,8 @@ def _told(dataset: Dataset | None) -> dict:
     if dataset is None:
         return {"name": "made from the seed"}
     sizes = {"train": len(dataset.train_labels), "test": len(dataset.test_labels)}
-    return {"name": dataset.name, "checksum": dataset_checksum(dataset), **sizes}
+    done = {"preparation": dataset.prepared} if dataset.prepared else {}
+    return {"name": dataset.name, "checksum": dataset_checksum(dataset), **sizes} | done
 
 
 # --- Studies ----------------------------------------------------------------------------------------------------------
