@@ -71,6 +71,7 @@ def train(options: argparse.Namespace) -> int:
         return _train_share(options, planned, dataset, rank, world_size)
     if planned.settings.layers is not None and not options.checkpoint:
         raise NoPropError("--layers needs --checkpoint FILE, for join to put the parts together")
+    _tell_preparation(dataset)
     result = run(
         planned, dataset, device=options.device, checkpoint=options.checkpoint, resume=options.resume, progress=progress_bar
     )
@@ -89,6 +90,7 @@ def _train_share(options: argparse.Namespace, planned: Run, dataset: Dataset, ra
         raise NoPropError("--layers and torchrun would both say which layers are trained here; leave one of them out")
     if world_size > planned.model.num_steps:
         raise NoPropError(f"{world_size} processes are more than the {planned.model.num_steps} layers; start fewer")
+    _tell_preparation(dataset)
     file = options.checkpoint and parallel.rank_file(options.checkpoint, rank, world_size)
     share = layers_for_rank(planned.model.num_steps, rank, world_size)
     settings = dataclasses.replace(planned.settings.on(options.device), layers=tuple(share))
@@ -131,12 +133,14 @@ def _changes(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _dataset(options: argparse.Namespace, name: str, image_size: tuple[int, int] | None = None) -> Dataset:
-    """The data set; what was done to a folder of images is said on standard error, by one process."""
-    dataset = load_dataset(name, options.data_root, sys.stderr.isatty(), image_size)
+    return load_dataset(name, options.data_root, sys.stderr.isatty(), image_size)
+
+
+def _tell_preparation(dataset: Dataset) -> None:
+    """Say what was done to a folder of images, by one process, and once all else is found to be in order."""
     if dataset.preparation is not None and parallel.this_process()[0] == 0:
         for line in dataset.preparation.lines:
             _tell(f"{dataset.name}: {line}")
-    return dataset
 
 
 def _report(options: argparse.Namespace, planned: Run, dataset: Dataset, model, results: dict, said: Tensor) -> int:
@@ -222,6 +226,7 @@ def join_parts(options: argparse.Namespace) -> int:
     expected = description(loaded.run, dataset)["dataset_checksum"]
     if loaded.about["dataset_checksum"] != expected:
         raise NoPropError(f"the layers were trained on other data than {name} holds now; name theirs with --dataset")
+    _tell_preparation(dataset)
     if options.checkpoint is not None:
         save_trained(options.checkpoint, loaded)
     results, said = measured(loaded.model, loaded.run, dataset, options.device)
@@ -249,6 +254,7 @@ def bench(options: argparse.Namespace) -> int:
     # An installed package has no book, and so no folder for its records; one that was named must be there.
     recorded = options.dataset == "mnist" and (options.output != records.FOLDER or records.FOLDER.is_dir())
     dataset = _dataset(options, options.dataset)
+    _tell_preparation(dataset)
     rows = benches.bench(options.suite, dataset, _recording(options), options.only, options.resume, recorded)
     if options.json is not None:
         records.write_json(options.json, rows)

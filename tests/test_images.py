@@ -29,7 +29,7 @@ def write(path, size=(6, 4), mode="L", value=None, seed=0, **options):
     pixels = numpy.random.default_rng(seed).integers(0, 256, (size[1], size[0], channels)).astype(numpy.uint8)
     if value is not None:
         pixels[:] = value
-    Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels, mode).save(path, **options)
+    Image.frombytes(mode, size, pixels.tobytes()).save(path, **options)
     return path
 
 
