@@ -46,7 +46,9 @@ def check_images(images: Tensor, labels: Tensor | None = None, num_classes: int 
 
 
 def check_like(images: Tensor, image_shape: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> None:
-    """Check that images are like those that a model was trained on: [B, *image_shape] of its dtype, every value in [0, 1].
+    """Check that images are like those that a model was trained on.
+
+    - ``images``: [B, C, H, W] of this dtype, every value in [0, 1]; ``image_shape``: the (C, H, W) of the training images
 
     Raises ValueError that says what was expected and what came.
     """

@@ -72,7 +72,7 @@ class Preparation:
 
     @property
     def lines(self) -> list[str]:
-        """All that its user should know: what was done, what was left out, what weakens the test. A line each."""
+        """What its user should know, a line each; what was done, what was left out, what weakens the test."""
         lines = [self.done] if self.done else []
         if self.left_out:
             lines.append(f"{self.left_out:,} left out that are no {', '.join(_SUFFIXES)}")

@@ -83,6 +83,16 @@ def test_the_split_follows_from_the_names_alone(monkeypatch):
     assert dataset_checksum(load_dataset(f"folder:{write_classes('there/two')}")) == first
 
 
+def test_images_of_a_split_of_ones_own_are_in_the_order_of_their_names(monkeypatch):
+    for i in range(10):
+        write(f"mine/train/a/{i}.png", value=i), write(f"mine/test/a/{i}.png", value=100 + i)
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: random.Random(3).sample(listed(folder), len(listed(folder))))
+    read = load_dataset("folder:mine")
+    assert read.train_images[:, 0, 0, 0].mul(255).round().tolist() == list(range(10))
+    assert read.test_images[:, 0, 0, 0].mul(255).round().tolist() == list(range(100, 110))
+
+
 def test_the_split_is_the_same_on_every_machine():
     files = [Path("x/owl") / f"{i}.png" for i in range(10)]
     train, test = split_files(files)
