@@ -12,6 +12,7 @@ from scipy import stats
 from noprop_helpers import NoPropError, checkpoints
 from noprop_helpers import __main__ as cli
 from noprop_helpers.checkpoints import CheckpointError
+from noprop_helpers.images import Preparation
 from noprop_helpers.lab import recording, records
 from noprop_helpers.lab.experiments import EXPERIMENTS, Experiment
 from noprop_helpers.lab.recording import STUDIES, Recording, Study, record, record_name
@@ -240,6 +241,12 @@ def test_a_precision_that_a_study_does_not_know_is_refused(tmp_path):
 
 
 # --- Other data ---
+
+
+def test_a_record_says_what_was_done_to_a_folder_of_images(data):
+    made = data._replace(preparation=Preparation((8, 8), resized=3))
+    assert recording._told(made) == recording._told(data) | {"preparation": "3 resized to 8x8, the most common size"}
+    assert recording._told(data._replace(preparation=Preparation((8, 8)))) == recording._told(data)
 
 
 @pytest.mark.parametrize("dataset, name", [
