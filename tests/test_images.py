@@ -194,6 +194,20 @@ def test_a_large_jpeg_is_shrunk_as_a_png_of_it():
     assert (jpeg - png).abs().mean() < 0.01 and (jpeg - png).abs().max() < 0.1
 
 
+@pytest.mark.parametrize("shape, decoded", [
+    ((3, 20, 30), (200, 100)), ((3, 30, 50), (200, 100)), ((3, 30, 51), (400, 200)), ((3, 150, 200), (800, 400)),
+    ((3, 150, 400), (1600, 800)), ((3, 800, 1600), (1600, 800)),
+])  # fmt: skip
+def test_a_jpeg_is_decoded_at_twice_the_size_that_is_needed_or_more(shape, decoded, monkeypatch):
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    sizes, load = [], JpegImageFile.load
+    monkeypatch.setattr(JpegImageFile, "load", lambda image: sizes.append(image.size) or load(image))
+    Image.new("RGB", (1600, 800)).save("large.jpg")
+    read_picture("large.jpg", shape)
+    assert sizes[-1] == decoded
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photograph_is_seen_as_it_is_shown(orientation):
     """A camera may store it turned, and say so."""
