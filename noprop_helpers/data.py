@@ -388,4 +388,5 @@ def _load_folder(path: str, root: Path, image_size: tuple[int, int] | None, prog
                 f"folder:{path}: expected a folder with CLASS/*.png or train/CLASS/*.png at {places}, found no folder"
             )
         folder = root / folder
-    return Dataset(f"folder:{folder.resolve().name}", *read_folder(folder, image_size, progress))
+    *found, _ = read_folder(folder, image_size, progress)  # all but where the test images lie
+    return Dataset(f"folder:{folder.resolve().name}", *found)

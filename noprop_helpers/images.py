@@ -91,6 +91,7 @@ class ImageFolder(NamedTuple):
     test_labels: Tensor  # [M] int64
     class_names: tuple[str, ...]  # the index is the label
     preparation: Preparation
+    test_files: tuple[Path, ...]  # M, where the test images lie
 
 
 def read_folder(folder: str | os.PathLike, size: tuple[int, int] | None = None, progress: bool = False) -> ImageFolder:
@@ -127,7 +128,7 @@ def read_folder(folder: str | os.PathLike, size: tuple[int, int] | None = None, 
     )
     return ImageFolder(
         as_images(pixels), _labels(laid_out.train), as_images(pixels_test), _labels(laid_out.test), laid_out.class_names,
-        preparation,
+        preparation, tuple(test),
     )  # fmt: skip
 
 

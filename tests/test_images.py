@@ -315,6 +315,7 @@ def test_a_picture_becomes_what_the_training_images_were():
     write("mine/cat/07.png", size=(10, 8), mode="L", seed=3)
     read = read_folder("mine")
     files = {split: images._without_split(Path("mine"))[i + 1] for i, split in enumerate(("train", "test"))}
+    assert read.test_files == tuple(file for class_files in files["test"] for file in class_files)
     for split, rows in (("train", read.train_images), ("test", read.test_images)):
         for row, file in zip(rows, [file for class_files in files[split] for file in class_files], strict=True):
             assert torch.equal(read_picture(file, (3, 8, 10))[0], row), file
