@@ -21,7 +21,7 @@ function start(root, data) {
       cell.textContent = said[i];
       set(cell, {
         "class": (given ? "nph-given" : "nph-open") + (bad[i] ? " nph-bad" : ""),
-        opacity: given || bad[i] ? "1.00" : (0.3 + 0.02 * parseInt(said[36 + i], 36)).toFixed(2)
+        opacity: given || bad[i] ? "1.00" : (0.4 + 0.017 * parseInt(said[36 + i], 36)).toFixed(2)
       });
       if (given) shade += "M" + x + " " + y + "h44v44h-44z";
       if (bad[i]) lines += "M" + (x + 12) + " " + (y + 38) + "h20";

@@ -64,7 +64,7 @@ def _frames(walk: dict) -> list[str]:
 
 def opacity(sure: str) -> str:
     """How dark a value is that a layer is this sure of: a character of ``SURE``."""
-    return f"{0.3 + 0.02 * SURE.index(sure):.2f}"
+    return f"{0.4 + 0.017 * SURE.index(sure):.2f}"
 
 
 def _board(name: str, key: str, title: str, puzzle: str, values: str, sure: str) -> str:

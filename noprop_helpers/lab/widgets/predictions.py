@@ -69,5 +69,5 @@ def _strip(name: str, images: list[dict]) -> str:
         for i, one in enumerate(images)
     ]
     description = "Under each image its true class and, after an arrow, what the chain says, where that is wrong."
-    frame_around = '<path class="nph-chosen" d="M4 0h72v90h-72z"/>'
+    frame_around = '<path class="nph-chosen" transform="translate(0)" d="M4 0h72v90h-72z"/>'
     return frame.svg("strip", name, "Test images, mistakes first", description, 92, *drawn, frame_around, width=640)

@@ -5,7 +5,7 @@ from IPython.display import HTML
 from . import frame
 
 WAYS = {"noisy_1": "noise", "noisy_2": "other noise", "quiet": "no noise"}
-STATE = 78, 26, 134  # as frame.BELIEF
+STATE = 76, 22, 156  # as frame.BELIEF
 
 
 def walk(record: dict, name: str = "walk", chosen: int = 0, step: int = 1) -> HTML:
@@ -91,4 +91,4 @@ def _state(name: str, state: list[float], label: int) -> str:
     description = "Ten bars, one a class: numbers around 0 that become a 1 and zeros."
     above = frame.head("the state it hands on") + frame.scale("around 0")
     drawn = frame.bars("state", state, label, *STATE)
-    return frame.svg("state", name, "The state that is handed on", description, 138, above, drawn)
+    return frame.svg("state", name, "The state that is handed on", description, 160, above, drawn)
