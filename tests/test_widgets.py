@@ -427,7 +427,8 @@ def test_touched_choices(show):
 @in_browser
 def test_playing_goes_to_the_end_stops_there_and_begins_again(show):
     page = show(walk(DIGITS))
-    page.clock.install()
+    page.clock.install(time=0)
+    page.clock.pause_at(60)  # from here on time goes only where this test says so
     play, output = page.locator("[data-do='step-play']"), page.locator(".nph-says")
     play.click()
     assert play.inner_text() == "Pause" and output.get_attribute("aria-live") == "off"
@@ -526,3 +527,12 @@ def test_a_notebook_puts_it_in_and_runs_its_cell_again(show):
         assert says(page, "schedule").startswith(f"At t = {t} of 10:")
         move(page, "schedule", "t", 9)
         assert says(page, "schedule").startswith("At t = 9 of 10:")
+
+
+@in_browser
+def test_the_same_figure_twice_is_two_figures(show):
+    """Whoever runs one call in two cells gets one name twice: each is started once, and steps one step."""
+    page = show(body="".join(f"<section>{walk(DIGITS).data}</section>" for _ in range(2)))
+    first, second = page.locator(".nph-says").all()
+    page.locator("[data-do='step-on']").first.click()
+    assert first.inner_text().startswith("Layer 9 says") and second.inner_text().startswith("Layer 10 says")

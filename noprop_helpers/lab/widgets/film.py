@@ -25,7 +25,7 @@ def sudoku_film(record: dict, name: str = "sudoku", chosen: int = 0, step: int |
     parts = [
         frame.body(
             _board(name, "chain", "the chain", one["puzzle"], *frame_of(one, "quiet", step)),
-            _board(name, "top", "its top layer alone", one["puzzle"], *frame_of(one, "quiet", 1)),
+            _board(name, "top", "top layer alone", one["puzzle"], *frame_of(one, "quiet", 1)),
             frame.controls([frame.choice("puzzle", "a puzzle with", [TITLES[puzzle["why"]] for puzzle in puzzles], chosen),
                             frame.toggle("way", "the walk adds", name, list(WAYS.values()))]),
             frame.controls(frame.stepper("step", "step:", 1, num_layers, step)),

@@ -2,6 +2,12 @@
 function each(name, start) {
   document.querySelectorAll('[data-nph="' + name + '"]:not([data-live])').forEach(function (root) {
     root.setAttribute("data-live", "");
+    // The same figure may stand on the page twice: its radio buttons are no group with the other's.
+    var others = document.querySelectorAll("[data-live]").length;
+    root.querySelectorAll('input[type="radio"]').forEach(function (one) {
+      one.name += "-" + others;
+      one.checked = one.defaultChecked;
+    });
     start(root, JSON.parse(root.querySelector('script[type="application/json"]').textContent));
   });
 }
@@ -47,9 +53,8 @@ function step(root, key, draw, seconds) {
     // A voice would never come to an end of what it has to say.
     set(root.querySelector(".nph-says"), { "aria-live": "off" });
     timer = setInterval(function () {
-      if (!root.isConnected || slider.value === slider.max) return stop();
       go(1);
-      if (slider.value === slider.max) stop();
+      if (slider.value === slider.max || !root.isConnected) stop();
     }, 1000 * seconds);
   });
   slider.addEventListener("pointerdown", stop);

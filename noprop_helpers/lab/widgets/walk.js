@@ -16,7 +16,7 @@ function start(root, data) {
     root.querySelector(".nph-big").textContent = belief ? belief.indexOf(Math.max.apply(null, belief)) : "?";
     bars(root, "belief", (belief || [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).map(function (p) { return p / 1000; }), label, 118, 92);
     bars(root, "state", way[0][step].map(function (z) { return z / 100; }), label, 76, 22);
-    tell(root, "step", step ? "after layer " + (last + 1 - step) : "before the first layer");
+    tell(root, "step", step ? "layer " + (last + 1 - step) : "0 layers");
     say(root, words(label, belief, step) + " " + data.about[chosen]);
   }
   picks.forEach(function (pick, i) {

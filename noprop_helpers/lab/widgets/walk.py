@@ -28,7 +28,7 @@ def walk(record: dict, name: str = "walk", chosen: int = 0, step: int = 1) -> HT
             _state(name, states[step], one["label"]),
             frame.controls(
                 [frame.toggle("way", "the walk adds, at every step,", name, list(WAYS.values()))],
-                frame.stepper("step", "step:", 0, num_layers, step),
+                frame.stepper("step", "after", 0, num_layers, step),
             ),
         ),
     ]
