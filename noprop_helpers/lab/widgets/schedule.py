@@ -51,16 +51,16 @@ def _sigmoid(num_steps: int, gamma_0: float, gamma_1: float) -> Tensor:
 
 KINDS = (
     Kind(
-        "cosine", _cosine, Ends("ᾱ at t = 0", (0.9, 0.95, 0.99, 0.999, 0.9999), 4),
-        Ends("ᾱ at t = T", (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.3), 0),
+        "cosine", _cosine, Ends("ᾱ at t = 0:", (0.9, 0.95, 0.99, 0.999, 0.9999), 4),
+        Ends("ᾱ at t = T:", (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.3), 0),
     ),
     Kind(
-        "linear α, as published", _linear, Ends("α of step 1", (0.8, 0.9, 0.95, 0.99, 1.0), 4),
-        Ends("α of step T", (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9), 2),
+        "linear α, as published", _linear, Ends("α of step 1:", (0.8, 0.9, 0.95, 0.99, 1.0), 4),
+        Ends("α of step T:", (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9), 2),
     ),
     Kind(
-        "sigmoid, log SNR a straight line", _sigmoid, Ends("log SNR at t = 0", (-10.0, -8.0, -6.0, -5.0, -4.0, -3.0, -2.0), 3),
-        Ends("log SNR at t = T", (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0), 3),
+        "sigmoid, log SNR a straight line", _sigmoid, Ends("log SNR at t = 0:", (-10.0, -8.0, -6.0, -5.0, -4.0, -3.0, -2.0), 3),
+        Ends("log SNR at t = T:", (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0), 3),
     ),
 )  # fmt: skip
 
@@ -149,9 +149,10 @@ def _fractions(name: str, alpha_bar: Tensor, t: int) -> str:
 def _ratio(name: str, alpha_bar: Tensor, t: int) -> str:
     T = len(alpha_bar) - 1
     ticks = {_ratio_y(10.0**n): said for n, said in ((-4, "10⁻⁴"), (-2, "10⁻²"), (0, "1"), (2, "10²"), (4, "10⁴"))}
-    description = "Against time t, on a logarithmic scale. At 1, signal and noise are equally strong."
+    description = "Against time t, on a logarithmic scale. At 1, signal and noise are equally strong; it is cut at 10⁻⁵ and 10⁵."
     return frame.svg(
-        "ratio", name, "Signal-to-noise ratio", description, HEIGHT, frame.head("signal to noise, SNR"), _axes(ticks, T, t),
+        "ratio", name, "Signal-to-noise ratio", description, HEIGHT,
+        frame.head("signal to noise, SNR"), frame.scale("cut at 10⁻⁵ and 10⁵"), _axes(ticks, T, t),
         f'<path class="nph-line nph-green" data-line="snr" d="{_path(snr(alpha_bar).tolist(), 0, T, _ratio_y)}"/>',
     )  # fmt: skip
 
