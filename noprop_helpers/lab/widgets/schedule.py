@@ -59,7 +59,7 @@ KINDS = (
         Ends("α of step T:", (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9), 2),
     ),
     Kind(
-        "sigmoid, log SNR a straight line", _sigmoid, Ends("log SNR at t = 0:", (-10.0, -8.0, -6.0, -5.0, -4.0, -3.0, -2.0), 3),
+        "sigmoid, log SNR straight", _sigmoid, Ends("log SNR at t = 0:", (-10.0, -8.0, -6.0, -5.0, -4.0, -3.0, -2.0), 3),
         Ends("log SNR at t = T:", (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0), 3),
     ),
 )  # fmt: skip
@@ -149,7 +149,7 @@ def _fractions(name: str, alpha_bar: Tensor, t: int) -> str:
 def _ratio(name: str, alpha_bar: Tensor, t: int) -> str:
     T = len(alpha_bar) - 1
     ticks = {_ratio_y(10.0**n): said for n, said in ((-4, "10⁻⁴"), (-2, "10⁻²"), (0, "1"), (2, "10²"), (4, "10⁴"))}
-    description = "Against time t, on a logarithmic scale. At 1, signal and noise are equally strong; it is cut at 10⁻⁵ and 10⁵."
+    description = "Against time t, on a logarithmic scale. At 1, signal and noise are as strong; it is cut at 10⁻⁵ and 10⁵."
     return frame.svg(
         "ratio", name, "Signal-to-noise ratio", description, HEIGHT,
         frame.head("signal to noise, SNR"), frame.scale("cut at 10⁻⁵ and 10⁵"), _axes(ticks, T, t),
