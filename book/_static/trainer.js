@@ -337,8 +337,8 @@ const NoPropTrainer = (() => {
 
   const LEVELS = 16;
 
-  // One scale for all pixels, about one over their spread. Chapter 3 gives each pixel its own; a corner that is blank in nearly
-  // every digit is then enlarged a hundredfold, and here a reader may draw there.
+  // One scale for all pixels, about one over their spread. Chapter 3 gives each pixel its own: ink in a corner that is blank
+  // in nearly every digit is then enlarged beyond all measure, and here a reader may draw there.
   const FEATURES_PER_INK = LEVELS / 6;
 
   function unpackDigits({ numTrain, labels, pixels }) {
@@ -440,7 +440,7 @@ const NoPropTrainer = (() => {
   function start() {
     const digits = unpackDigits(NoPropTrainer.packedDigits);
     const page = { digits, seed: 1, walkSeed: 1, cell: 0 };
-    buildGrid(page);
+    buildFrame(page);
     listen(page);
     startOver(page);
     pick(page, 0);
@@ -609,7 +609,8 @@ const NoPropTrainer = (() => {
     showSettings();
   }
 
-  const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0], Home: [0, -SIDE], End: [0, SIDE] };
+  const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+  const MOVES = { ...ARROWS, Home: [0, -SIDE], End: [0, SIDE] };
 
   function listenToKeys(page) {
     const within = (place) => Math.min(SIDE - 1, Math.max(0, place));
@@ -675,14 +676,24 @@ const NoPropTrainer = (() => {
     return made;
   }
 
-  const bars = (className) => picture(`npt-bars ${className}`, ...Array.from({ length: CLASSES }, () => element("i", "")));
+  const perClass = (make) => Array.from({ length: CLASSES }, (_, k) => make(k));
 
-  function curve() {
+  const tenBars = () => perClass(() => element("i", ""));
+
+  function emptyCurve() {
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     svg.setAttribute("viewBox", "0 0 100 100");
     svg.setAttribute("preserveAspectRatio", "none");
     svg.append(document.createElementNS("http://www.w3.org/2000/svg", "polyline"));
-    return picture("npt-curve", svg);
+    return svg;
+  }
+
+  // What does not change with the number of layers.
+  function buildFrame(page) {
+    buildGrid(page);
+    for (const name of ["end", "poll"]) part(name).append(...tenBars());
+    for (const axis of document.querySelectorAll(".npt-classes")) axis.append(...perClass((k) => element("b", "", `${k}`)));
+    part("curve").append(emptyCurve());
   }
 
   function buildGrid(page) {
@@ -702,15 +713,17 @@ const NoPropTrainer = (() => {
   // A row a layer, the noisy end on top.
   function buildRows(page) {
     page.rows = [];
+    part("rows").replaceChildren();
     for (let t = page.model.numSteps; t >= 1; t--) {
       const name = element("span", "npt-name", `${t}`);
       name.style.setProperty("--left", page.model.alphaBar[t]);
-      const row = { t, loss: curve(), state: bars("npt-state"), belief: bars("npt-belief") };
-      row.item = element("li", "npt-row", name, row.loss, row.state, row.belief);
+      const loss = picture("npt-curve", emptyCurve());
+      const state = picture("npt-bars npt-state", ...tenBars());
+      const belief = picture("npt-bars npt-belief", ...tenBars());
       name.title = `${percent(page.model.alphaBar[t])} of the label's variance is left in what layer ${t} sees`;
-      page.rows.push(row);
+      page.rows.push({ t, loss, state, belief });
+      part("rows").append(element("li", "npt-row", name, loss, state, belief));
     }
-    part("rows").replaceChildren(...page.rows.map((row) => row.item));
     part("rows").classList.toggle("npt-many", page.model.numSteps > 10);
     part("walked").max = page.model.numSteps;
   }
@@ -791,8 +804,8 @@ const NoPropTrainer = (() => {
     const marks = arrived ? marksOf(page, end) : {};
     for (const { t, state, belief } of page.rows) {
       const [sees, spoke] = [numSteps - t <= page.layersWalked, numSteps - t < page.layersWalked];
-      const highest = largest(states[t]);
-      showBars(state, sees ? clipped(states[t]) : null, marks, sees ? `layer ${t} gets a state whose largest entry is ${highest}` : "");
+      const gets = sees ? `layer ${t} gets a state whose largest entry is that of ${largest(states[t])}` : "";
+      showBars(state, sees ? clipped(states[t]) : null, marks, gets);
       showBars(belief, spoke ? beliefs[t] : null, marks, spoke ? `layer ${t} believes ${inWords(beliefs[t])}` : "");
     }
     showBars(part("end"), arrived ? clipped(states[0]) : null, marks, arrived ? `the walk ends at ${end}` : "");
@@ -832,7 +845,7 @@ const NoPropTrainer = (() => {
     const across = (pass) => (100 * pass) / Math.max(PASSES, losses.length);
     for (const { t, loss } of page.rows) {
       const own = losses.map((pass) => pass[t - 1]);
-      const words = own.length > 0 ? `loss of layer ${t}: ${own[0].toFixed(3)} in the first pass, ${own.at(-1).toFixed(3)} now` : "";
+      const words = own.length > 0 ? `loss of layer ${t}: first ${own[0].toFixed(3)}, now ${own.at(-1).toFixed(3)}` : "";
       setCurve(loss, own.map((value, i) => [across(i + 1), lossHeight(value)]), words);
     }
     const words = accuracies.map((share, pass) => `${percent(share)} after pass ${pass}`).join(", ");
