@@ -804,11 +804,12 @@ const NoPropTrainer = (() => {
     const marks = arrived ? marksOf(page, end) : {};
     for (const { t, state, belief } of page.rows) {
       const [sees, spoke] = [numSteps - t <= page.layersWalked, numSteps - t < page.layersWalked];
-      const gets = sees ? `layer ${t} gets a state whose largest entry is that of ${largest(states[t])}` : "";
+      const gets = sees ? `layer ${t} gets a state whose largest entry is that of ${largest(states[t])}` : "not yet reached";
+      const believes = spoke ? `layer ${t} believes ${inWords(beliefs[t])}` : "not yet asked";
       showBars(state, sees ? clipped(states[t]) : null, marks, gets);
-      showBars(belief, spoke ? beliefs[t] : null, marks, spoke ? `layer ${t} believes ${inWords(beliefs[t])}` : "");
+      showBars(belief, spoke ? beliefs[t] : null, marks, believes);
     }
-    showBars(part("end"), arrived ? clipped(states[0]) : null, marks, arrived ? `the walk ends at ${end}` : "");
+    showBars(part("end"), arrived ? clipped(states[0]) : null, marks, arrived ? `the walk ends at ${end}` : "not yet reached");
     page.end = arrived ? end : null;
     part("walked").value = page.layersWalked;
     setText(part("walked-value"), `${page.layersWalked} of ${numSteps}`);
@@ -845,11 +846,12 @@ const NoPropTrainer = (() => {
     const across = (pass) => (100 * pass) / Math.max(PASSES, losses.length);
     for (const { t, loss } of page.rows) {
       const own = losses.map((pass) => pass[t - 1]);
-      const words = own.length > 0 ? `loss of layer ${t}: first ${own[0].toFixed(3)}, now ${own.at(-1).toFixed(3)}` : "";
+      const first = own.length > 0 ? own[0].toFixed(3) : "";
+      const words = first ? `loss of layer ${t}: first ${first}, now ${own.at(-1).toFixed(3)}` : "not yet trained";
       setCurve(loss, own.map((value, i) => [across(i + 1), lossHeight(value)]), words);
     }
     const words = accuracies.map((share, pass) => `${percent(share)} after pass ${pass}`).join(", ");
-    setCurve(part("curve"), accuracies.map((share, pass) => [across(pass), 100 - 100 * share]), words);
+    setCurve(part("curve"), accuracies.map((share, pass) => [across(pass), 100 - 100 * share]), words || "not yet tested");
     setText(part("accuracy"), accuracies.length > 0 ? percent(accuracies.at(-1)) : "\u2013");
   }
 
