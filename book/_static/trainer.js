@@ -86,7 +86,7 @@ const NoPropTrainer = (() => {
     });
   }
 
-  // A noised label: z_t = sqrt(alphaBar_t) u_y + sqrt(1 - alphaBar_t) eps, with u_y one-hot, (2.1).
+  // A noised label: z_t = sqrt(alphaBar_t) u_y + sqrt(1 - alphaBar_t) eps, with u_y one-hot, (2.2).
   function qSample(label, alphaBar, normal, z) {
     const sigma = Math.sqrt(1 - alphaBar);
     for (let k = 0; k < CLASSES; k++) z[k] = sigma * normal();
