@@ -79,3 +79,8 @@ def table(headers: list[str], rows: list[list]) -> "Markdown":
         raise ValueError(f"expected {len(headers)} entries in every row, got {[len(row) for row in rows]}")
     lines = [headers, ["---"] * len(headers), *rows]
     return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
+
+
+def breakable(text: str) -> str:
+    """A name with underscores as code that may break after each of them: on a phone a table is as wide as its longest name."""
+    return f"<code>{text.replace('_', '_<wbr>')}</code>"

@@ -40,3 +40,7 @@ def test_a_board_shows_every_value_given_ones_bold_wrong_ones_red_unsure_ones_pa
     bold, red, pale = texts[0.5, 0.54], texts[1.5, 1.54], texts[3.5, 0.54]
     assert bold.get_fontweight() == "bold" and bold.get_alpha() == 1.0 and bold.get_color() == "black"
     assert red.get_color() == plots.RED and pale.get_color() == plots.BLUE and 0.5 < pale.get_alpha() < 0.6
+
+
+def test_long_names_may_break_and_are_still_copied_whole():
+    assert plots.breakable("time_to_99") == "<code>time_<wbr>to_<wbr>99</code>"
