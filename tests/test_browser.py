@@ -10,11 +10,12 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 import yaml
+from conftest import pages_of
 
 ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]] + ["genindex", "search"]
+PAGES = [*pages_of(TOC), "genindex", "search"]
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 ARGS = [
     "--no-sandbox",
