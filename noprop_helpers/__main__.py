@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
+    """Train a recipe, whole or some of its layers, measure it, and say how it went: -> exit code."""
     rank, world_size = parallel.this_process()
     _check_files(options.json, options.checkpoint)
     if options.checkpoint and not options.resume and world_size == 1 and Path(options.checkpoint).is_file():
@@ -145,6 +146,7 @@ def _report(options: argparse.Namespace, planned: Run, dataset: Dataset, model, 
 
 
 def join_parts(options: argparse.Namespace) -> int:
+    """Make one model of files of layers trained apart, and measure it: -> exit code."""
     _check_files(options.json, options.checkpoint, read=options.files)
     if options.checkpoint and Path(options.checkpoint).is_file():
         raise CheckpointError(f"{options.checkpoint} exists, and may hold more than these parts: name another file")
@@ -161,6 +163,7 @@ def join_parts(options: argparse.Namespace) -> int:
 
 
 def record_experiment(options: argparse.Namespace) -> int:
+    """Run an experiment of the book over its seeds and write its record: -> exit code."""
     _check_alone("record")
     _check_files(options.json)
     start = time.perf_counter()
@@ -173,6 +176,7 @@ def record_experiment(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
+    """Time a suite of benchmarks and, on the book's own data, write its record: -> exit code."""
     _check_alone("bench")
     _check_files(options.json)
     options.device = _device(benches.SUITES[options.suite].device)

@@ -94,6 +94,9 @@ def load_dataset(name: str, root: str | os.PathLike | None = None, progress: boo
     - ``progress``: show a progress bar for a download and for a folder of images, if stderr is a terminal.
 
     Raises DataError if the name is unknown, or the data are missing, damaged or inconsistent.
+
+    >>> load_dataset("digits").train_images.shape
+    torch.Size([1437, 1, 8, 8])
     """
     try:
         if name == "digits":
@@ -117,6 +120,10 @@ def hold_out(dataset: Dataset, num_validation: int, seed: int = 0) -> Dataset:
     stay for training. The real test split is not in the result, so choices made on it cannot leak into a test score.
 
     Raises ValueError unless 1 <= num_validation <= N - 1.
+
+    >>> tuning = hold_out(load_dataset("digits"), num_validation=300)
+    >>> len(tuning.train_labels), len(tuning.test_labels)
+    (1137, 300)
     """
     num_train = len(dataset.train_labels)
     if not isinstance(num_validation, int) or not 1 <= num_validation < num_train:
@@ -134,6 +141,9 @@ def dataset_checksum(dataset: Dataset) -> str:
     """`sha256:<hex>` of the shapes, the images as uint8 and the labels of both splits, in their order.
 
     The same files give the same checksum on every machine (for JPEG: with the same decoder).
+
+    >>> dataset_checksum(load_dataset("digits")) == dataset_checksum(load_dataset("digits"))
+    True
     """
     digest = hashlib.sha256()
     for images, labels in (

@@ -9,7 +9,10 @@ this asks of the images is the same at every noise level: the covariances G of x
 (``Moments``), solve them once (``ridge_regression``: V = (G + ridge I)^{-1} C predicts u from x alone and leaves
 R = D - C^T V), and every layer follows by a few products of D x D matrices (``denoiser_at``):
 
-.. math:: B = \sqrt{\bar\alpha} \, R \, (\bar\alpha R + (1 - \bar\alpha) I)^{-1}, \qquad A = (I - \sqrt{\bar\alpha} B) \, V^T
+.. math::
+
+    B &= \sqrt{\bar\alpha} \, R \, (\bar\alpha R + (1 - \bar\alpha) I)^{-1} \\
+    A &= (I - \sqrt{\bar\alpha} B) \, V^T
 
 So u_hat = V^T x + B (z - sqrt(alpha_bar) V^T x) but for constants: the image's own prediction, corrected by what the state
 says beyond it, with the gain of a Kalman filter.

@@ -72,6 +72,7 @@ class Task(NamedTuple):
 
     @property
     def shape(self) -> Shape:
+        """What a recipe must know of these images."""
         return Shape(tuple(self.images.shape[1:]), self.num_classes, len(self.images))
 
     @property
