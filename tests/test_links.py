@@ -37,8 +37,8 @@ By (1.2) and (1.3), *as (1.3) says*. Not `code (1.2)`, nor $f(1.2)$, nor [a link
 | (1.3) | `training.fit` |
 ```
 
-`NoPropDT`, `NoPropDT(objective="elbo")`, `noprop_helpers.training.fit`, `NoPropDT.predict`; not `predict`, `steps`, `twice_told`,
-`unknown_name`, [`fit`](math.md).
+`NoPropDT`, `NoPropDT(objective="elbo")`, `noprop_helpers.training.fit`, `NoPropDT.predict`; not `predict`, `predict_alone`, `steps`,
+`twice_told`, `unknown_name`, [`fit`](math.md).
 
 Records: `small`, `small_run`, small_run and small_run@copy and unlisted_run; not small, not `small_running`, not other_run.
 """,
@@ -59,6 +59,7 @@ Records: `small`, `small_run`, small_run and small_run@copy and unlisted_run; no
 .. py:class:: NoPropDT
 
    .. py:method:: predict
+   .. py:method:: predict_alone
 
 .. py:function:: twice_told
 ```
