@@ -324,6 +324,7 @@ def _check_alone(command: str) -> None:
 
 
 def _device(name: str) -> str:
+    """The device meant; NoPropError where it is a GPU that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -332,6 +333,7 @@ def _device(name: str) -> str:
 
 
 def _layers(text: str) -> str:
+    """The text itself, once it is seen to name layers."""
     try:
         layer_numbers(text)
     except NoPropError as error:
@@ -340,6 +342,7 @@ def _layers(text: str) -> str:
 
 
 def _at_least(smallest: int):
+    """A reader of integers from ``smallest`` on, for argparse."""
     def parse(text: str) -> int:
         try:
             value = int(text)

@@ -16,8 +16,8 @@ class BackpropNet(nn.Module):
 
     .. math::
 
-        z_{t-1} &= (1 - a_t) \, z_t + a_t \, \hat u_t(z_t, x) \\
-        \hat u_t(z_t, x) &= \mathrm{softmax}(\mathrm{block}_t(x, z_t)) \, W
+        z_{t-1} &= (1 - a_t) \, z_t + a_t \, \hat u_t \\
+        \hat u_t &= \mathrm{softmax}(\mathrm{block}_t(x, z_t)) \, W
 
     - ``blocks``: T modules (images [B, C, H, W], z [B, D]) -> [B, K]; ``blocks[t - 1]`` is block t
     - ``W``: label embeddings [K, D]; an ``nn.Parameter`` if they are to be learned

@@ -328,6 +328,7 @@ def _unpack(name: str, source: Path, root: Path) -> None:
 
 
 def _gunzip(source: Path, target: Path) -> None:
+    """Unpack a .gz file; DataError where it is damaged."""
     try:
         with gzip.open(source) as packed, open(target, "wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)

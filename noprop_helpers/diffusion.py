@@ -53,7 +53,8 @@ def ideal_denoiser(z_t: Tensor, alpha_bar_t: Tensor | float, W: Tensor, log_prio
 
     .. math::
 
-        p(k \mid z_t) \propto p(k) \, \exp \left( - \frac{\| z_t - \sqrt{\bar\alpha_t} W_k \|^2}{2 (1 - \bar\alpha_t)} \right)
+        p(k \mid z_t) &\propto p(k) \, e^{-d_k} \\
+        d_k &= \frac{\| z_t - \sqrt{\bar\alpha_t} \, W_k \|^2}{2 \, (1 - \bar\alpha_t)}
 
     - ``z_t``: states [B, D]
     - ``alpha_bar_t``: one number in [0, 1)
@@ -89,7 +90,10 @@ class FlowPath(NamedTuple):
 def flow_path(u: Tensor, t: Tensor | float, noise: Tensor, jitter: Tensor | None = None) -> FlowPath:
     r"""The straight path of flow matching from label to noise (paper, eq. 10-11).
 
-    .. math:: z_t = (1 - t) \, u + t \, \varepsilon, \qquad dz/dt = \varepsilon - u
+    .. math::
+
+        z_t &= (1 - t) \, u + t \, \varepsilon \\
+        dz/dt &= \varepsilon - u
 
     - ``u``: label embeddings, where the path is at t = 0, [B, D]
     - ``t``: time in [0, 1], a number or [B]
@@ -140,7 +144,10 @@ def forward_chain(u: Tensor, alphas: Tensor, generator: torch.Generator | None =
 def kl_to_prior(u: Tensor, alpha_bar_T: Tensor | float) -> Tensor:
     r"""KL( q(z_T | u) || N(0, I) ) in nats, per sample: what the start of inference does not know it is missing.
 
-    .. math:: \tfrac12 \left[ D \left( -\log(1 - \bar\alpha_T) - \bar\alpha_T \right) + \bar\alpha_T \| u \|^2 \right]
+    .. math::
+
+        & \tfrac{D}{2} \left( -\log(1 - \bar\alpha_T) - \bar\alpha_T \right) \\
+        & {} + \tfrac12 \, \bar\alpha_T \| u \|^2
 
     The KL of two Gaussians; the paper's eq. 8 holds this term. u [B, D] -> [B].
 

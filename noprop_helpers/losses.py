@@ -30,7 +30,10 @@ def squared_error_gradient(u_hat: Tensor, u: Tensor) -> Tensor:
 def dt_loss(u_hat: Tensor, u: Tensor, snr_weight: Tensor | float, num_steps: int, eta: float = 0.1) -> Tensor:
     r"""Denoising term of NoProp-DT (paper, eq. 8).
 
-    .. math:: \tfrac{T}{2} \, \eta \, \left( \mathrm{SNR}(t-1) - \mathrm{SNR}(t) \right) \| \hat u - u \|^2
+    .. math::
+
+        \mathcal L_t &= \tfrac{T}{2} \, \eta \, w_t \, \| \hat u - u \|^2 \\
+        w_t &= \mathrm{SNR}(t-1) - \mathrm{SNR}(t)
 
     u_hat [..., B, D], u [B, D] -> [..., B]. ``snr_weight`` is a number, or [T] for u_hat [T, B, D].
 

@@ -396,7 +396,10 @@ class NoPropCT(_Flow):
 def probability_flow(u_hat: Tensor, z: Tensor, gamma: Tensor, rate: Tensor) -> Tensor:
     r"""dz/dt of the probability-flow ODE: u_hat, z [B, D], gamma and its rate gamma' at this time -> [B, D].
 
-    .. math:: dz/dt = \tfrac12 \, \gamma' \alpha \, (\alpha z - \hat u), \qquad \alpha = \sqrt{\mathrm{sigmoid}(-\gamma)}
+    .. math::
+
+        dz/dt &= \tfrac12 \, \gamma' \alpha \, (\alpha z - \hat u) \\
+        \alpha &= \sqrt{\mathrm{sigmoid}(-\gamma)}
 
     The ODE whose solutions from N(0, I) have at every time the marginals q(z_t | u), if u_hat is the true u.
 

@@ -57,9 +57,9 @@ def sample_renoise(
 ) -> Tensor:
     r"""Throw the state away, noise the guess anew.
 
-    .. math:: z_{t-1} = \sqrt{\ell_t} \, \hat u_t(z_t, x) + \sqrt{1 - \ell_t} \, \varepsilon, \quad \ell_t = \text{levels}[t-1]
+    .. math:: z_{t-1} = \sqrt{\ell_t} \, \hat u_t(z_t, x) + \sqrt{1 - \ell_t} \, \varepsilon
 
-    levels [T]; entry t - 1 is the signal level of the state that layer t produces. z_T [B, D] -> z_0 [B, D].
+    levels [T], l_1 ... l_T; entry t - 1 is the signal level of the state that layer t produces. z_T [B, D] -> z_0 [B, D].
 
     - ``levels = alpha_bar[:-1]``: layer t - 1 gets the level alpha_bar_{t-1} that it was trained on.
     - ``levels = alphas``: the published notebook's rule, which feeds layers levels they never saw in training.

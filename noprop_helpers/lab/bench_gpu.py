@@ -204,6 +204,7 @@ def _layer_steps(task: Task, T: int, compiled: bool = False, channels_last: bool
 
 
 def _step(task: Task, parameters: list[nn.Parameter], loss: Callable[[], Tensor]) -> Step:
+    """A training step of some parameters by their loss."""
     device = task.images.device
     optimizer = adam(parameters, task.settings, capturable=device.type == "cuda")
 
@@ -218,6 +219,7 @@ def _step(task: Task, parameters: list[nn.Parameter], loss: Callable[[], Tensor]
 
 
 def _after_another(steps: list[Step]) -> Step:
+    """Many steps as one."""
     def all_steps() -> None:
         for step in steps:
             step()
@@ -499,6 +501,7 @@ def paper_medians(rows: Rows, sizes: Sizes) -> Rows:
 
 
 def _watched(variant: str, seed: int, dataset: Dataset, recording: Recording, sizes: Sizes) -> Stopwatch:
+    """Train until the target is reached: -> the stopwatch that saw it."""
     device = recording.device
     test = dataset.test_images.to(device), dataset.test_labels.to(device)
     changes = {"seed": str(seed), "epochs": str(sizes.epochs), "num_steps": str(sizes.layers)}
