@@ -1,0 +1,20 @@
+# @title On Colab: fetch the book. Anywhere else: see that its package is here
+import importlib.util
+import os
+import subprocess
+import sys
+
+BOOK, BRANCH = "https://github.com/noprop-book/noprop-book", "main"
+if "google.colab" in sys.modules:
+    home = "/content/noprop-book"
+    if not os.path.isdir(home):
+        fetch = ["git", "clone", "--quiet", "--depth", "1", "--branch", BRANCH, BOOK, home]
+        subprocess.run(fetch, check=True)
+    os.chdir(f"{home}/book")
+    if home not in sys.path:
+        sys.path.insert(0, home)
+if importlib.util.find_spec("noprop_helpers") is None:
+    raise ModuleNotFoundError(
+        "this notebook needs the book's package, noprop_helpers: "
+        f"git clone {BOOK}, then pip install ./noprop-book"
+    )
