@@ -35,7 +35,9 @@ def undocumented(tree):
 
 @pytest.mark.parametrize("module", DOCUMENTED)
 def test_a_module_has_its_page(module):
-    text = (ROOT / "book" / "api" / f"{module.replace('.', '-')}.md").read_text()
+    page = ROOT / "book" / "api" / f"{module.replace('.', '-')}.md"
+    assert page.exists(), f"write {page.name} as its neighbours are, and list it in _toc.yml and {module} in book/api.md"
+    text = page.read_text()
     assert text.startswith(f"# {module}\n") and f"automodule:: noprop_helpers.{module}\n   :members:" in text
 
 
