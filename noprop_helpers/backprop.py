@@ -25,6 +25,8 @@ class BackpropNet(nn.Module):
 
     The paper does not say where w_t starts: here at atanh(1/2), half old state and half guess.
 
+    Raises ValueError where there is no block.
+
     >>> net = BackpropNet([nn.Bilinear(2, 3, 3)], W=torch.eye(3), readout=nn.Identity())
     >>> net.step(1, torch.rand(5, 2), torch.randn(5, 3)).shape
     torch.Size([5, 3])

@@ -48,6 +48,8 @@ def alternate(
 ) -> dict[str, list[float]]:
     """Call the runs in turn, ``warmup`` rounds unmeasured and ``repeats`` measured: name -> seconds [repeats].
 
+    Raises ValueError unless there is a run, and a repeat of it.
+
     >>> times = alternate({"sum": lambda: torch.rand(100).sum(), "sort": lambda: torch.rand(100).sort()}, repeats=3)
     >>> {name: len(values) for name, values in times.items()}
     {'sum': 3, 'sort': 3}

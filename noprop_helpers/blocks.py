@@ -160,6 +160,8 @@ class TimedConvBlock(nn.Module):
     images [B, C, H, W], z [B, D], t [B] in [0, 1] -> class scores [B, K]. ``forward(images, z, t)`` is
     ``head(encode(images), z, t)``: the image is encoded once, however many steps inference takes.
 
+    Raises ValueError on other shapes, and on sides under 4 pixels.
+
     >>> block = TimedConvBlock((1, 8, 8), embed_dim=10, num_classes=10)
     >>> block(torch.rand(2, 1, 8, 8), torch.randn(2, 10), torch.tensor([0.0, 0.5])).shape
     torch.Size([2, 10])
@@ -207,6 +209,8 @@ class ResidualBlock(nn.Module):
     images [B, C, H, W], z [B, D] -> class scores [B, K]. Convolutions, BatchNorm and ReLU with two residual pairs, the
     shape of the ResNet-9 of the DAWNBench competition (Page, 2018). Sides of at least 8 pixels.
 
+    Raises ValueError on smaller images and on other shapes.
+
     >>> ResidualBlock((3, 8, 8), width=4)(torch.rand(2, 3, 8, 8), torch.randn(2, 10)).shape
     torch.Size([2, 10])
     """
@@ -241,6 +245,8 @@ def timestep_embedding(t: Tensor, dim: int = 64, max_period: float = 10_000.0) -
 
     Column i and column i + dim/2 are cos and sin of 1000 t / max_period^(i / (dim/2)): the factor 1000 spreads
     continuous time over the range that these frequencies were made for.
+
+    Raises ValueError unless t is a vector and dim is even.
 
     >>> timestep_embedding(torch.tensor([0.0]), dim=4)
     tensor([[1., 1., 0., 0.]])
@@ -286,6 +292,8 @@ class RadialReadout(nn.Module):
     """Class scores by distance (paper, eq. 15-16): y = softmax(f(z)) @ W, scores -||y - W_k||^2 / (2 sigma^2).
 
     z [B, D], W [K, D] -> [B, K]; f is linear. Their softmax is the paper's class probability.
+
+    Raises ValueError unless sigma is above 0.
 
     >>> RadialReadout(embed_dim=2, num_classes=3)(torch.randn(5, 2), W=torch.rand(3, 2)).shape
     torch.Size([5, 3])
@@ -333,6 +341,8 @@ def expected_embedding(logits: Tensor, W: Tensor) -> Tensor:
     """u_hat = softmax(logits) @ W, the mean label embedding under the layer's class probabilities (paper, section 3).
 
     logits [..., K], W [K, D] -> [..., D]. It always lies in the convex hull of the embeddings.
+
+    Raises ValueError unless both have one K.
 
     >>> expected_embedding(torch.zeros(1, 2), W=torch.eye(2))  # scores that favour no class
     tensor([[0.5000, 0.5000]])

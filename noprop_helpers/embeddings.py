@@ -75,6 +75,8 @@ def nearest_class(z: Tensor, W: Tensor) -> Tensor:
 
     For one-hot embeddings this is the largest entry of z.
 
+    Raises ValueError unless both have one D.
+
     >>> nearest_class(torch.tensor([[0.9, 0.2], [0.1, 0.4]]), W=torch.eye(2))
     tensor([0, 1])
     """

@@ -18,6 +18,8 @@ def extract_patches(images: Tensor, size: int) -> Tensor:
     L = (H - size + 1)(W - size + 1), row by row. A flat patch stays near zero: 0.1 (in units where pixels are 0..1) is
     added to the standard deviation, so that faint noise is not blown up.
 
+    Raises ValueError on images that are smaller than a patch.
+
     >>> extract_patches(torch.rand(2, 1, 8, 8), size=3).shape  # 6 x 6 places of 9 pixels
     torch.Size([2, 36, 9])
     """
@@ -49,6 +51,8 @@ def zca_whitening(x: Tensor, epsilon: float = 0.1) -> tuple[Tensor, Tensor]:
 
 def kmeans(x: Tensor, num_centres: int, num_iterations: int = 10, generator: torch.Generator | None = None) -> Tensor:
     """Lloyd's algorithm from randomly chosen points: x [N, d] -> centres [k, d]. An empty cluster keeps its centre.
+
+    Raises ValueError where there are fewer points than centres.
 
     >>> kmeans(torch.tensor([[0.0], [0.2], [4.0], [4.2]]), num_centres=2).sort(0).values
     tensor([[0.1000],

@@ -25,6 +25,8 @@ def fit_layers(
     loss(outputs [B, K], target) -> [B]. Returns every layer's mean loss over the pass, shape [T].
     No layer ever waits for another: the two loops could be swapped, or the inner one spread over T machines.
 
+    Raises ValueError unless there is a batch, an optimizer for each layer, and in z a state for each.
+
     >>> layers = [nn.Bilinear(3, 2, 2) for _ in range(4)]  # any modules (features, z) -> outputs
     >>> optimizers = [torch.optim.Adam(layer.parameters()) for layer in layers]
     >>> batch = torch.rand(7, 3), torch.randn(4, 7, 2), torch.rand(7, 2)  # features, a state for each layer, target
@@ -52,6 +54,8 @@ class LayerStack(nn.Module):
     forward(features [B, F], z [T, B, D]) -> outputs [T, B, K], equal to calling each layer on its own state. An
     element-wise optimizer (Adam, AdamW, SGD) on the stack is T separate optimizers; anything that mixes elements
     (gradient clipping by the global norm) is not. ``copy_to`` writes the trained slices back into plain layers.
+
+    Raises ValueError where there is no layer, and on layers with buffers, such as BatchNorm.
 
     >>> layers = [nn.Bilinear(3, 2, 2) for _ in range(4)]
     >>> stack, features, z = LayerStack(layers), torch.rand(7, 3), torch.randn(4, 7, 2)
@@ -116,6 +120,8 @@ def fit_stack(
     sees another's loss. Returns each layer's mean loss, shape [T]. ``after_step`` is called once a batch (learning-rate
     schedules, progress bars).
 
+    Raises ValueError where there is no batch, or z has not a state for each layer.
+
     >>> stack = LayerStack([nn.Bilinear(3, 2, 2) for _ in range(4)])
     >>> optimizer = torch.optim.Adam(stack.parameters())
     >>> batch = torch.rand(7, 3), torch.randn(4, 7, 2), torch.rand(7, 2)  # features, a state for each layer, target
@@ -139,6 +145,8 @@ def layers_for_rank(num_layers: int, rank: int, world_size: int) -> range:
     """The layers, numbered from 1, that process ``rank`` of ``world_size`` trains: contiguous, sizes differ by one at most.
 
     With more processes than layers the last ones get none.
+
+    Raises ValueError unless 0 <= rank < world_size and there is a layer.
 
     >>> [list(layers_for_rank(10, rank, world_size=3)) for rank in range(3)]
     [[1, 2, 3, 4], [5, 6, 7], [8, 9, 10]]

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 def squared_error(u_hat: Tensor, u: Tensor) -> Tensor:
     """||u_hat - u||^2 / D, the published notebook's loss: u_hat [..., B, D], u [B, D] -> [..., B].
 
+    Raises ValueError on shapes that do not fit.
+
     >>> squared_error(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]))
     tensor([0.5000])
     """
@@ -19,6 +21,8 @@ def squared_error(u_hat: Tensor, u: Tensor) -> Tensor:
 
 def squared_error_gradient(u_hat: Tensor, u: Tensor) -> Tensor:
     """Of ``squared_error`` by u_hat: 2 (u_hat - u) / D. u_hat [..., B, D], u [B, D] -> [..., B, D].
+
+    Raises ValueError on shapes that do not fit.
 
     >>> squared_error_gradient(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]))
     tensor([[1., 0.]])
@@ -36,6 +40,8 @@ def dt_loss(u_hat: Tensor, u: Tensor, snr_weight: Tensor | float, num_steps: int
         w_t &= \mathrm{SNR}(t-1) - \mathrm{SNR}(t)
 
     u_hat [..., B, D], u [B, D] -> [..., B]. ``snr_weight`` is a number, or [T] for u_hat [T, B, D].
+
+    Raises ValueError on shapes that do not fit.
 
     >>> dt_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]), snr_weight=4.0, num_steps=10, eta=0.1)
     tensor([2.])
@@ -57,6 +63,8 @@ def ct_loss(u_hat: Tensor, u: Tensor, snr_rate: Tensor, eta: float = 1.0) -> Ten
 
     u_hat, u [B, D]; snr_rate [B] holds -SNR'(t) >= 0, how fast the signal fades at each sample's time -> [B].
 
+    Raises ValueError on shapes that do not fit.
+
     >>> ct_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]), snr_rate=torch.tensor([3.0]))
     tensor([1.5000])
     """
@@ -69,6 +77,8 @@ def ct_loss(u_hat: Tensor, u: Tensor, snr_rate: Tensor, eta: float = 1.0) -> Ten
 def fm_loss(v_hat: Tensor, velocity: Tensor) -> Tensor:
     """Flow matching: ||v_hat - velocity||^2 (paper, eq. 12). v_hat, velocity [B, D] -> [B].
 
+    Raises ValueError on shapes that do not fit.
+
     >>> fm_loss(torch.tensor([[1.0, 2.0]]), velocity=torch.tensor([[0.0, 0.0]]))
     tensor([5.])
     """
@@ -78,6 +88,8 @@ def fm_loss(v_hat: Tensor, velocity: Tensor) -> Tensor:
 
 def readout_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy -log softmax(logits)[y] in nats: logits [..., B, K], labels [B] -> [..., B] (paper, eq. 14).
+
+    Raises ValueError on shapes that do not fit.
 
     >>> readout_loss(torch.zeros(1, 4), labels=torch.tensor([2]))  # four classes, no idea: log 4
     tensor([1.3863])
@@ -89,6 +101,8 @@ def readout_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def readout_loss_gradient(logits: Tensor, labels: Tensor) -> Tensor:
     """Of ``readout_loss`` by the logits: softmax(logits) - one_hot(y). logits [..., B, K], labels [B] -> [..., B, K].
+
+    Raises ValueError on shapes that do not fit.
 
     >>> readout_loss_gradient(torch.zeros(1, 4), labels=torch.tensor([2]))
     tensor([[ 0.2500,  0.2500, -0.7500,  0.2500]])

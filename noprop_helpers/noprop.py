@@ -117,6 +117,8 @@ class NoPropDT(_Model):
     - ``inference``: what ``predict`` does unless told otherwise: "sample" draws a label, by steps from the posterior; "answer"
       leaves the posterior's noise out, and is right more often (chapter 6); levels [T] re-noise to these (``sample_renoise``)
 
+    Raises NoPropError where these do not fit each other, and on a layer t that there is not.
+
     >>> from noprop_helpers.blocks import DenoisingMLP
     >>> from noprop_helpers.schedules import cosine_alpha_bar
     >>> layers = [DenoisingMLP(feature_dim=64, embed_dim=3, num_classes=3) for _ in range(5)]
@@ -416,6 +418,8 @@ class NoPropFM(_Flow):
     Arguments as for ``NoPropCT``, without schedule and eta. The block's class scores weigh the embeddings as they are,
     without softmax: v = scores @ W. ``readout`` is needed where W is learned: without its cross-entropy the embeddings
     shrink towards one point, which is easy to predict. ``sigma`` is the width of the path, 0 in our experiments.
+
+    Raises NoPropError where W is learned and there is no readout.
 
     >>> from noprop_helpers.blocks import TimedConvBlock
     >>> model = NoPropFM(nn.Identity(), TimedConvBlock((1, 8, 8), embed_dim=3, num_classes=3), torch.eye(3), num_steps=2)

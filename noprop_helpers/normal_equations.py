@@ -45,7 +45,10 @@ class Moments:
         self.uu = torch.zeros(embed_dim, embed_dim, device=device)
 
     def add(self, x: Tensor, u: Tensor, block: int = 1024) -> None:
-        """Take in a batch: x [B, F], u [B, D]."""
+        """Take in a batch: x [B, F], u [B, D].
+
+        Raises ValueError on other shapes.
+        """
         if x.shape != (len(u), len(self.sum_x)) or u.shape[1:] != self.sum_u.shape:
             expected = f"x [B, {len(self.sum_x)}] and u [B, {len(self.sum_u)}]"
             raise ValueError(f"expected {expected}, got {list(x.shape)} and {list(u.shape)}")

@@ -129,7 +129,10 @@ def encode_images(encoder: nn.Module, images: Tensor, progress: Progress = silen
 
 
 def layers_to_train(model: Model, settings: Settings) -> list[int]:
-    """Numbers, from 1, of the layers that the settings name and nobody has frozen."""
+    """Numbers, from 1, of the layers that the settings name and nobody has frozen.
+
+    Raises NoPropError where these cannot be trained apart, do not exist, or are all frozen, or one in part.
+    """
     numbers = list(settings.layers or range(1, model.num_layers + 1))
     if settings.layers is not None and not (isinstance(model, NoPropDT) and model.layer_local):
         raise NoPropError(f"layers can be trained apart only where nothing is trained by several of them: {model.locality}")
@@ -223,7 +226,10 @@ def autocast(settings: Settings, device: torch.device) -> torch.autocast:
 
 
 class Together:
-    """Trains the small layers of a NoPropDT as one stack, and with them its encoder, if that is to be trained."""
+    """Trains the small layers of a NoPropDT as one stack, and with them its encoder, if that is to be trained.
+
+    Raises NoPropError on a model whose layers are no stack, and on learned embeddings.
+    """
 
     def __init__(self, model: Model, images: Tensor, labels: Tensor, settings: Settings, progress: Progress = silent):
         if not isinstance(model, NoPropDT) or model.objective == "elbo":
@@ -271,7 +277,10 @@ class Together:
 
 
 class InTurn:
-    """Trains one layer at a time: a pass over the data for each, or every batch through all of them. The reference."""
+    """Trains one layer at a time: a pass over the data for each, or every batch through all of them. The reference.
+
+    Raises NoPropError where CUDA graphs are asked for with a trained encoder or a learning-rate cycle.
+    """
 
     def __init__(self, model: Model, images: Tensor, labels: Tensor, settings: Settings, progress: Progress = silent):
         graphed = settings.cuda_graphs and images.device.type == "cuda"
@@ -316,6 +325,8 @@ class Solved:
     """Solves the linear layers of a NoPropDT by their normal equations, in one pass over the images: nothing is trained.
 
     The features come and go batch by batch: what is kept of them is one matrix, F x F.
+
+    Raises NoPropError on layers that are not linear, or not judged by squared error.
     """
 
     def __init__(self, model: Model, images: Tensor, labels: Tensor, settings: Settings, progress: Progress = silent):

@@ -33,6 +33,8 @@ def sample_posterior(
     a, b, c are the [T] posterior coefficients of the schedule; entry t - 1 belongs to layer t. If u_hat is the true u,
     the states have exactly the marginals q(z_t | u) of the forward process.
 
+    Raises ValueError on tables of several lengths, and where a guess has not the shape of z.
+
     >>> u = torch.tensor([[0.0, 1.0]])
     >>> a, b, c = torch.tensor([1.0, 0.5]), torch.tensor([0.0, 0.5]), torch.tensor([0.0, 0.3])
     >>> sample_posterior(lambda t, z: u, torch.zeros(1, 2), a, b, c)  # layers that know the label give it back
@@ -64,6 +66,8 @@ def sample_renoise(
     - ``levels = alpha_bar[:-1]``: layer t - 1 gets the level alpha_bar_{t-1} that it was trained on.
     - ``levels = alphas``: the published notebook's rule, which feeds layers levels they never saw in training.
 
+    Raises ValueError on levels outside [0, 1], and where a guess has not the shape of z.
+
     >>> u = torch.tensor([[0.0, 1.0]])
     >>> sample_renoise(lambda t, z: u, torch.zeros(1, 2), levels=torch.tensor([1.0, 0.5]))
     tensor([[0., 1.]])
@@ -85,6 +89,8 @@ def sample_euler(velocity: Velocity, z_1: Tensor, num_steps: int, callback: Call
     """Integrate dz/dt = velocity(t, z) from noise, t = 1, to the label, t = 0, in equal Euler steps (order 1).
 
     z_1 [B, D] -> z_0 [B, D]. ``callback(t, z, v)`` sees each new state z at its time t, and the velocity that led there.
+
+    Raises ValueError unless num_steps >= 1, and where a velocity has not the shape of z.
 
     >>> sample_euler(lambda t, z: torch.full_like(z, 2 * t), torch.tensor([[1.0]]), num_steps=2)  # z = t^2 ends at 0
     tensor([[-0.5000]])

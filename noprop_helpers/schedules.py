@@ -185,6 +185,8 @@ class LearnedGamma(nn.Module):
     The end points gamma_0 < gamma_1 are trained too; their distance is a softplus, so that they cannot cross. As printed
     in the paper, eq. 67 swaps the two ends; its initial values are not given, ours are arguments.
 
+    Raises ValueError unless gamma_0 < gamma_1.
+
     >>> gamma, rate = LearnedGamma(-5.0, 5.0)(torch.tensor([0.0, 0.5, 1.0]))
     >>> gamma.detach().round(decimals=2)[[0, 2]]
     tensor([-5.,  5.])

@@ -108,6 +108,8 @@ def changed(value: Any, texts: dict[str, str]) -> Any:
 def layer_numbers(text: str) -> tuple[int, ...]:
     """Layers named as "1-5", "3" or "1,4-6" -> (1, 4, 5, 6).
 
+    Raises NoPropError on a text that names none.
+
     >>> layer_numbers("1,4-6")
     (1, 4, 5, 6)
     """

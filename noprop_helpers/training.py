@@ -104,6 +104,8 @@ def fit(
     A frozen layer stays as it is, and a frozen encoder is run over the images once. ``progress(iterable, description)`` may
     wrap long loops; ``after_epoch(epoch)`` sees the updated model, in evaluation mode, as it is left in the end.
 
+    Raises ValueError on images and labels that cannot be trained on, NoPropError on settings that do not fit the model.
+
     >>> from noprop_helpers.recipes import RECIPES, Shape
     >>> model = RECIPES["shared"]().build(Shape((1, 8, 8), num_classes=2, num_images=20))
     >>> fit(model, torch.rand(20, 1, 8, 8), torch.arange(20) % 2, Settings(epochs=3)).shape  # of ten layers
