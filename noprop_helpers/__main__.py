@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
+    """Train a recipe, whole or some of its layers, measure it, and say how it went: -> exit code."""
     rank, world_size = parallel.this_process()
     _check_files(options.json, options.checkpoint)
     if options.checkpoint and not options.resume and world_size == 1 and Path(options.checkpoint).is_file():
@@ -216,6 +217,7 @@ def _predicted(options: argparse.Namespace, loaded: Loaded, found: Tensor) -> di
 
 
 def join_parts(options: argparse.Namespace) -> int:
+    """Make one model of files of layers trained apart, and measure it: -> exit code."""
     _check_files(options.json, options.checkpoint, read=options.files)
     if options.checkpoint and Path(options.checkpoint).is_file():
         raise CheckpointError(f"{options.checkpoint} exists, and may hold more than these parts: name another file")
@@ -235,6 +237,7 @@ def join_parts(options: argparse.Namespace) -> int:
 
 
 def record_experiment(options: argparse.Namespace) -> int:
+    """Run an experiment of the book over its seeds and write its record: -> exit code."""
     _check_alone("record")
     _check_files(options.json)
     start = time.perf_counter()
@@ -247,6 +250,7 @@ def record_experiment(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
+    """Time a suite of benchmarks and, on the book's own data, write its record: -> exit code."""
     _check_alone("bench")
     _check_files(options.json)
     options.device = _device(benches.SUITES[options.suite].device)
@@ -419,6 +423,7 @@ def _check_alone(command: str) -> None:
 
 
 def _device(name: str) -> str:
+    """The device meant; NoPropError where it is a GPU that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -427,6 +432,7 @@ def _device(name: str) -> str:
 
 
 def _layers(text: str) -> str:
+    """The text itself, once it is seen to name layers."""
     try:
         layer_numbers(text)
     except NoPropError as error:
@@ -443,6 +449,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _at_least(smallest: int):
+    """A reader of integers from ``smallest`` on, for argparse."""
     def parse(text: str) -> int:
         try:
             value = int(text)

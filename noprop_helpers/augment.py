@@ -9,6 +9,9 @@ def crop_and_flip(images: Tensor, padding: int = 4) -> Tensor:
 
     Every image is moved by up to ``padding`` pixels each way, what it leaves filled by reflection, and mirrored left to
     right half of the time. Draws come from torch's global random state, on the CPU.
+
+    >>> crop_and_flip(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 3, 32, 32])
     """
     batch, _, height, width = images.shape
     padded = torch.nn.functional.pad(images, [padding] * 4, mode="reflect")
@@ -29,6 +32,10 @@ def check_images(images: Tensor, labels: Tensor | None = None, num_classes: int 
     - ``labels``: [B] int64 in 0..num_classes-1 (at least 0 where num_classes is not given)
 
     Raises ValueError that says what was expected and what came, with the index of the first bad value.
+
+    >>> check_images(torch.rand(2, 1, 8, 8), labels=torch.tensor([3, 12]), num_classes=10)
+    Traceback (most recent call last):
+    ValueError: labels: expected labels in 0..9, got 12 at index [1]
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         raise ValueError(f"images: expected a floating-point tensor [B, C, H, W], got {_describe(images)}")

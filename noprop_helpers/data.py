@@ -101,6 +101,9 @@ def load_dataset(
 
     Raises DataError if the name is unknown, a size is asked of data that have their own, or the data are missing, damaged
     or inconsistent.
+
+    >>> load_dataset("digits").train_images.shape
+    torch.Size([1437, 1, 8, 8])
     """
     if image_size is not None and not str(name).startswith("folder:"):
         raise DataError(f"a size can be asked of the images of folder:PATH; {name} comes in its own")
@@ -126,6 +129,10 @@ def hold_out(dataset: Dataset, num_validation: int, seed: int = 0) -> Dataset:
     stay for training. The real test split is not in the result, so choices made on it cannot leak into a test score.
 
     Raises ValueError unless 1 <= num_validation <= N - 1.
+
+    >>> tuning = hold_out(load_dataset("digits"), num_validation=300)
+    >>> len(tuning.train_labels), len(tuning.test_labels)
+    (1137, 300)
     """
     num_train = len(dataset.train_labels)
     if not isinstance(num_validation, int) or not 1 <= num_validation < num_train:
@@ -143,6 +150,9 @@ def dataset_checksum(dataset: Dataset) -> str:
     """`sha256:<hex>` of the shapes, the images as uint8 and the labels of both splits, in their order.
 
     The same files give the same checksum on every machine (for JPEG: with the same decoder).
+
+    >>> dataset_checksum(load_dataset("digits")) == dataset_checksum(load_dataset("digits"))
+    True
     """
     digest = hashlib.sha256()
     for images, labels in (
@@ -322,6 +332,7 @@ def _unpack(name: str, source: Path, root: Path) -> None:
 
 
 def _gunzip(source: Path, target: Path) -> None:
+    """Unpack a .gz file; DataError where it is damaged."""
     try:
         with gzip.open(source) as packed, open(target, "wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)

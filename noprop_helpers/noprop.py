@@ -32,7 +32,15 @@ from .schedules import LearnedGamma, posterior_coefficients, snr_weights
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model as it predicts, dropout off and BatchNorm on its running averages; afterwards its modes are as they were."""
+    """The model as it predicts, dropout off and BatchNorm on its running averages; afterwards its modes are as they were.
+
+    >>> layer = nn.Dropout(0.5)
+    >>> with evaluating(layer):
+    ...     layer.training
+    False
+    >>> layer.training
+    True
+    """
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -144,6 +152,17 @@ class NoPropDT(_Model):
     - ``eta``: for "elbo", weight of the denoising term (0.1 in the paper)
     - ``inference``: what ``predict`` does unless told otherwise: "sample" draws a label, by steps from the posterior; "answer"
       leaves the posterior's noise out, and is right more often (chapter 6); levels [T] re-noise to these (``sample_renoise``)
+
+    Raises NoPropError where these do not fit each other, and on a layer t that there is not.
+
+    >>> from noprop_helpers.blocks import DenoisingMLP
+    >>> from noprop_helpers.schedules import cosine_alpha_bar
+    >>> layers = [DenoisingMLP(feature_dim=64, embed_dim=3, num_classes=3) for _ in range(5)]
+    >>> model = NoPropDT(nn.Flatten(), layers, W=torch.eye(3), alpha_bar=cosine_alpha_bar(5))
+    >>> images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
+    >>> model.loss(images, labels).backward()  # each layer's gradient is that of its own term
+    >>> model.predict(images).shape, model.locality
+    (torch.Size([4]), 'layer-local')
     """
 
     def __init__(
@@ -183,6 +202,7 @@ class NoPropDT(_Model):
 
     @property
     def num_layers(self) -> int:
+        """T."""
         return len(self.layers)
 
     @property
@@ -370,6 +390,12 @@ class NoPropCT(_Flow):
     - ``W``: label embeddings [K, D]; an ``nn.Parameter`` if they are to be learned
     - ``gamma``: the schedule; ``readout``: (z_0 [B, D], W) -> class scores [B, K]; ``eta`` as in eq. 9
     - ``num_steps``: Euler steps of inference (1000 in the paper)
+
+    >>> from noprop_helpers.blocks import LinearReadout, TimedConvBlock
+    >>> block = TimedConvBlock((1, 8, 8), embed_dim=3, num_classes=3)
+    >>> model = NoPropCT(nn.Identity(), block, torch.eye(3), LearnedGamma(), LinearReadout(3, 3), num_steps=2)
+    >>> model.loss(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])).shape, model.predict(torch.rand(4, 1, 8, 8)).shape
+    (torch.Size([]), torch.Size([4]))
     """
 
     def __init__(
@@ -424,9 +450,17 @@ class NoPropCT(_Flow):
 
 
 def probability_flow(u_hat: Tensor, z: Tensor, gamma: Tensor, rate: Tensor) -> Tensor:
-    """dz/dt = 1/2 gamma' alpha (alpha z - u_hat) with alpha = sqrt(sigmoid(-gamma)): u_hat, z [B, D] -> [B, D].
+    r"""dz/dt of the probability-flow ODE: u_hat, z [B, D], gamma and its rate gamma' at this time -> [B, D].
+
+    .. math::
+
+        dz/dt &= \tfrac12 \, \gamma' \alpha \, (\alpha z - \hat u) \\
+        \alpha &= \sqrt{\mathrm{sigmoid}(-\gamma)}
 
     The ODE whose solutions from N(0, I) have at every time the marginals q(z_t | u), if u_hat is the true u.
+
+    >>> probability_flow(torch.zeros(1, 2), torch.ones(1, 2), torch.tensor(0.0), torch.tensor(4.0)).round(decimals=2)
+    tensor([[1., 1.]])
     """
     alpha = torch.sigmoid(-gamma).sqrt()
     return 0.5 * rate * alpha * (alpha * z - u_hat)
@@ -438,6 +472,13 @@ class NoPropFM(_Flow):
     Arguments as for ``NoPropCT``, without schedule and eta. The block's class scores weigh the embeddings as they are,
     without softmax: v = scores @ W. ``readout`` is needed where W is learned: without its cross-entropy the embeddings
     shrink towards one point, which is easy to predict. ``sigma`` is the width of the path, 0 in our experiments.
+
+    Raises NoPropError where W is learned and there is no readout.
+
+    >>> from noprop_helpers.blocks import TimedConvBlock
+    >>> model = NoPropFM(nn.Identity(), TimedConvBlock((1, 8, 8), embed_dim=3, num_classes=3), torch.eye(3), num_steps=2)
+    >>> model.loss(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])).shape, model.predict(torch.rand(4, 1, 8, 8)).shape
+    (torch.Size([]), torch.Size([4]))
     """
 
     def __init__(
@@ -496,6 +537,12 @@ class Propagated(_Model):
     """A baseline trained end to end, ``BackpropNet`` or ``NeuralODE``, with the models' interface.
 
     ``net(images, z) -> class scores [B, K]``; its start z is drawn from N(0, I), in training as in inference.
+
+    >>> from noprop_helpers.blocks import ConvBlock, LinearReadout
+    >>> net = BackpropNet([ConvBlock((1, 8, 8), 3, 3) for _ in range(2)], torch.eye(3), LinearReadout(3, 3))
+    >>> model = Propagated(nn.Identity(), net)
+    >>> model.predict(torch.rand(4, 1, 8, 8)).shape, model.layer_local
+    (torch.Size([4]), False)
     """
 
     layer_local = False

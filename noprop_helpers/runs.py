@@ -54,7 +54,12 @@ class Trained(NamedTuple):
 
 
 def shape_of(dataset: Dataset) -> Shape:
-    """What a recipe needs to know of a data set."""
+    """What a recipe needs to know of a data set.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> shape_of(load_dataset("digits"))
+    Shape(image=(1, 8, 8), num_classes=10, num_images=1437)
+    """
     return Shape(tuple(dataset.train_images.shape[1:]), len(dataset.class_names), len(dataset.train_labels))
 
 
@@ -63,6 +68,10 @@ def plan(dataset: Dataset, recipe: str = "shared", changes: dict[str, str] | Non
 
     Names are the fields of ``Settings`` and of the recipe, e.g. {"learning_rate": "3e-3", "num_steps": "5"}. Raises
     NoPropError where there is no such recipe or setting, a text does not fit, or the data have only one class.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> plan(load_dataset("digits"), "local", {"epochs": "3", "num_steps": "5"}).settings.epochs
+    3
     """
     if dataset.num_classes < 2:
         raise NoPropError(f"{dataset.name} has one class, {dataset.class_names[0]!r}: there is nothing to tell apart")
@@ -81,7 +90,13 @@ def as_data(run: Run) -> dict:
 
 
 def from_data(data: dict) -> Run:
-    """The run that ``as_data`` described. Raises NoPropError where this version knows no such recipe or setting."""
+    """The run that ``as_data`` described. Raises NoPropError where this version knows no such recipe or setting.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> planned = plan(load_dataset("digits"))
+    >>> from_data(as_data(planned)) == planned
+    True
+    """
     try:
         settings = data["settings"] | {"layers": data["settings"]["layers"] and tuple(data["settings"]["layers"])}
         model = RECIPES[data["recipe"]](**data["model"])
@@ -110,6 +125,12 @@ def run(
 
     Seconds of training include fitting and computing features, not reading the data or measuring. ``checkpoint``, ``resume``
     and ``checkpoint_every`` as in ``Keeper``.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> digits = load_dataset("digits")
+    >>> trained = run(plan(digits, "closed_form", {"num_steps": "2"}), digits)  # solved in a moment
+    >>> trained.results["test_accuracy"] > 0.9
+    True
     """
     run = dataclasses.replace(run, settings=run.settings.on(device))
     keeper = Keeper(checkpoint, resume, checkpoint_every, description(run, dataset))
@@ -236,6 +257,12 @@ def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Loaded
 
     Raises CheckpointError where the file holds only a part of the layers (``join`` puts parts together), no such model, or
     does not say what the model was trained on.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> digits = load_dataset("digits")
+    >>> _ = run(plan(digits, "closed_form", {"num_steps": "2"}), digits, checkpoint="model.pt")
+    >>> load_trained("model.pt").model.predict(digits.test_images[:3]).shape
+    torch.Size([3])
     """
     content = checkpoints.load(path, device)
     loaded = _empty(content, path, device)

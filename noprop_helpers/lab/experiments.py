@@ -49,6 +49,7 @@ def _layers(dataset: str) -> Experiment:
 
 
 def _paper(dataset: str, variant: str, embedding: str, short: bool = False) -> Experiment:
+    """An entry of the paper's table 1, or a few epochs of it."""
     changes = {"embedding": embedding} | (SHORT[variant] if short else {})
     if short and variant in ("ct", "fm") and embedding == "prototype":
         changes |= {"num_steps": "50"}

@@ -94,6 +94,7 @@ def planned(experiment: Experiment, dataset: Dataset, seed: int, recording: Reco
 
 
 def _run(experiment: Experiment, dataset: Dataset, seed: int, recording: Recording, checkpoint: Path):
+    """One seed of an experiment: -> (results, predictions)."""
     trained = run(
         planned(experiment, dataset, seed, recording), dataset, device=recording.device, checkpoint=checkpoint,
         resume=checkpoint.exists(), checkpoint_every=CHECKPOINT_EVERY, progress=recording.progress,
@@ -102,6 +103,7 @@ def _run(experiment: Experiment, dataset: Dataset, seed: int, recording: Recordi
 
 
 def _describe_run(experiment: Experiment, dataset: Dataset, recording: Recording) -> dict:
+    """The run as data, without its seed and its data set."""
     one = planned(experiment, dataset, experiment.seeds[0], recording)
     model = build(one, shape_of(dataset))
     data = as_data(one) | {"identity": model.identity(), "parameters": num_parameters(model)}
@@ -241,6 +243,7 @@ def _finished(partial: Path, origin: dict, fresh: bool) -> dict:
 
 
 def _write(target: Path, done: dict, recording: Recording) -> dict:
+    """The record of all seeds done so far, written; what the model said goes beside it."""
     runs = done["runs"]
     value = {
         **done["origin"],
