@@ -1,0 +1,81 @@
+"""Pictures of the landing page: the result drawn from its record, and every drawing once more for dark pages.
+
+``python -m noprop_helpers.lab.landing`` writes them into book/_static; a test sees that what lies there is what it writes.
+"""
+
+import re
+from pathlib import Path
+
+from .. import NoPropError
+from .records import FOLDER, read_record
+
+STATIC = FOLDER.parent / "_static"
+DARK = {
+    "#fbfcfd": "#1b2027",  # sheet
+    "#22272e": "#e3e8ed",  # ink
+    "#5b6470": "#a6b0bb",
+    "#9aa2ac": "#7b8591",
+    "#c9ced5": "#4a5460",
+    "#d9dde2": "#39424d",
+    "#e4eef7": "#17344d",
+    "#1f6aa5": "#5ba4dc",
+    "#fff": "#fff",
+    "#000": "#000",
+}
+FONT = "system-ui, Segoe UI, Roboto, Helvetica, DejaVu Sans, sans-serif"
+
+
+def darkened(svg: str) -> str:
+    """A drawing in the book's colours, light on dark. Pictures of digits, white on black, stay as they are."""
+    svg = svg.replace('rx="3" fill="#22272e"', 'rx="3" fill="#000"')
+    unknown = set(re.findall(r"#[0-9a-f]{3,6}\b", svg)) - DARK.keys()
+    if unknown:
+        raise NoPropError(f"expected colours that have a dark counterpart in DARK, got {', '.join(sorted(unknown))}")
+    return re.sub(r"#[0-9a-f]{3,6}\b", lambda colour: DARK[colour.group()], svg)
+
+
+def text(x: float, y: float, words: str, size: int, anchor: str = "start", weight: int = 400, colour: str = "#22272e") -> str:
+    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" fill="{colour}">{words}</text>'
+
+
+def sudoku_picture(record: dict) -> str:
+    """SVG of the share of puzzles solved after each layer of the chain, from the top layer on the left to the last.
+
+    ``record`` is that of the experiment ``sudoku``; its ``by_layer`` counts from layer 1, the last to be walked through.
+    """
+    shares = [layer["valid"]["mean"] for layer in reversed(record["summary"]["chain"]["by_layer"])]
+    left, bottom, height, step = 30, 296, 176, 700 / len(shares)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 366" font-family="{FONT}" fill="#22272e">',
+        "<title>Sudoku puzzles solved, layer by layer</title>",
+        '<rect width="760" height="366" rx="14" fill="#fbfcfd"/>',
+        text(24, 42, "Sudoku, solved by layers that never met", 24, weight=700),
+    ]
+    for i, share in enumerate(shares):
+        colour = "#1f6aa5" if i in (0, len(shares) - 1) else "#9aa2ac"
+        parts.append(f'<rect x="{left + i * step:.1f}" y="{bottom - height * share:.1f}" width="{step - 3:.1f}" height="{height * share:.1f}" fill="{colour}"/>')
+    parts += [
+        f'<line x1="{left}" y1="{bottom}" x2="{left + 700}" y2="{bottom}" stroke="#5b6470" stroke-width="1"/>',
+        text(left, bottom - height * shares[0] - 46, f"{100 * shares[0]:.0f} %", 30, weight=700, colour="#1f6aa5"),
+        text(left, bottom - height * shares[0] - 18, "the top layer alone", 20),
+        text(left + 700, bottom - height * shares[-1] - 40, f"{100 * shares[-1]:.0f} %", 30, "end", 700, "#1f6aa5"),
+        text(left + 700, bottom - height * shares[-1] - 12, "the whole chain", 20, "end"),
+        text(left, bottom + 28, f"layer {len(shares)}", 18, colour="#5b6470"),
+        text(left + 350, bottom + 28, "one layer after another", 18, "middle", colour="#5b6470"),
+        text(left + 700, bottom + 28, "layer 1", 18, "end", colour="#5b6470"),
+        text(left, bottom + 54, "6 × 6 puzzles solved, half of the cells given", 18, colour="#5b6470"),
+        "</svg>\n",
+    ]
+    return "\n".join(parts)
+
+
+def pictures(static: Path = STATIC) -> dict[str, str]:
+    """All that this module writes: file name -> SVG."""
+    sudoku = sudoku_picture(read_record("sudoku"))
+    method = (static / "method.svg").read_text(encoding="utf-8")
+    return {"method-dark.svg": darkened(method), "sudoku.svg": sudoku, "sudoku-dark.svg": darkened(sudoku)}
+
+
+if __name__ == "__main__":
+    for name, svg in pictures().items():
+        (STATIC / name).write_text(svg, encoding="utf-8")
