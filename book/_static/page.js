@@ -1,8 +1,9 @@
 // What the pages of the book do themselves: wide content can be scrolled by keyboard, and paper is white.
 
 // Equations, tables and outputs wider than the page scroll inside themselves. While one does, it can be reached by the
-// keyboard and has a name; while it fits, it stays out of the tab order.
+// keyboard and has a name; while it fits, it stays out of the tab order. An equation only a little too wide is set smaller.
 (() => {
+  const SMALLEST = 0.75;
   const BOXES = "div.math, .pst-scrollable-table-container, .cell_output > .output, .bd-article pre";
 
   function nameOf(box) {
@@ -12,7 +13,14 @@
     return box.querySelector("table") ? "Table" : "Output";
   }
 
+  function fit(equation) {
+    equation.style.fontSize = "";
+    const room = equation.clientWidth / equation.scrollWidth;
+    if (room < 1 && room >= SMALLEST) equation.style.fontSize = `${Math.floor(99 * room)}%`;
+  }
+
   function update() {
+    document.querySelectorAll("div.math").forEach(fit);
     const names = new Map();
     for (const box of document.querySelectorAll(BOXES)) {
       if (box.scrollWidth > box.clientWidth + 1) {

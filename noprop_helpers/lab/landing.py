@@ -44,26 +44,27 @@ def sudoku_picture(record: dict) -> str:
     ``record`` is that of the experiment ``sudoku``; its ``by_layer`` counts from layer 1, the last to be walked through.
     """
     shares = [layer["valid"]["mean"] for layer in reversed(record["summary"]["chain"]["by_layer"])]
-    left, bottom, height, step = 30, 296, 176, 700 / len(shares)
+    left, right, bottom, height = 24, 496, 274, 160
+    step = (right - left) / len(shares)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 366" font-family="{FONT}" fill="#22272e">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 520 344" font-family="{FONT}" fill="#22272e">',
         "<title>Sudoku puzzles solved, layer by layer</title>",
-        '<rect width="760" height="366" rx="14" fill="#fbfcfd"/>',
-        text(24, 42, "Sudoku, solved by layers that never met", 24, weight=700),
+        '<rect width="520" height="344" rx="14" fill="#fbfcfd"/>',
+        text(left, 40, "Sudoku puzzles solved", 22, weight=700),
     ]
     for i, share in enumerate(shares):
         colour = "#1f6aa5" if i in (0, len(shares) - 1) else "#9aa2ac"
-        parts.append(f'<rect x="{left + i * step:.1f}" y="{bottom - height * share:.1f}" width="{step - 3:.1f}" height="{height * share:.1f}" fill="{colour}"/>')
+        corner = f'x="{left + i * step:.1f}" y="{bottom - height * share:.1f}"'
+        parts.append(f'<rect {corner} width="{0.8 * step:.1f}" height="{height * share:.1f}" fill="{colour}"/>')
+    for x, share, words, anchor in ((left, shares[0], "the top layer alone", "start"), (right, shares[-1], "the whole chain", "end")):
+        parts.append(text(x, bottom - height * share - 36, f"{100 * share:.0f} %", 28, anchor, 700, "#1f6aa5"))
+        parts.append(text(x, bottom - height * share - 12, words, 18, anchor))
     parts += [
-        f'<line x1="{left}" y1="{bottom}" x2="{left + 700}" y2="{bottom}" stroke="#5b6470" stroke-width="1"/>',
-        text(left, bottom - height * shares[0] - 46, f"{100 * shares[0]:.0f} %", 30, weight=700, colour="#1f6aa5"),
-        text(left, bottom - height * shares[0] - 18, "the top layer alone", 20),
-        text(left + 700, bottom - height * shares[-1] - 40, f"{100 * shares[-1]:.0f} %", 30, "end", 700, "#1f6aa5"),
-        text(left + 700, bottom - height * shares[-1] - 12, "the whole chain", 20, "end"),
-        text(left, bottom + 28, f"layer {len(shares)}", 18, colour="#5b6470"),
-        text(left + 350, bottom + 28, "one layer after another", 18, "middle", colour="#5b6470"),
-        text(left + 700, bottom + 28, "layer 1", 18, "end", colour="#5b6470"),
-        text(left, bottom + 54, "6 × 6 puzzles solved, half of the cells given", 18, colour="#5b6470"),
+        f'<line x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}" stroke="#5b6470" stroke-width="1"/>',
+        text(left, bottom + 26, f"layer {len(shares)}", 17, colour="#5b6470"),
+        text((left + right) / 2, bottom + 26, "one layer after another", 17, "middle", colour="#5b6470"),
+        text(right, bottom + 26, "layer 1", 17, "end", colour="#5b6470"),
+        text(left, bottom + 52, "6 × 6 puzzles, half of the cells given, layers that never met", 16, colour="#5b6470"),
         "</svg>\n",
     ]
     return "\n".join(parts)
