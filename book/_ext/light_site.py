@@ -6,6 +6,7 @@ pixel; notebooks to download leave their pictures to be drawn by the reader. Las
 """
 
 import json
+import logging
 import re
 from html import unescape
 from pathlib import Path
@@ -110,6 +111,7 @@ def slim_styles(site: Path) -> None:
 
 def slim_icons(site: Path) -> None:
     """Icon fonts keep the signs that the slimmed style sheet names, as TrueType: small enough not to be compressed."""
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every table
     for sheet in site.glob(f"{ICONS}/*/css/all.min.css"):
         css = re.sub(r'url\([^)]*\.woff2\) format\("woff2"\),', "", sheet.read_text(encoding="utf-8"))
         sheet.write_text(css, encoding="utf-8")
