@@ -120,6 +120,7 @@ MISSING_SIGNS = """async () => {
 PAPER = """() => {
   const style = selector => getComputedStyle(document.querySelector(selector));
   return {
+    titles: [...document.querySelectorAll("h1")].filter(e => e.checkVisibility()).length,
     colours: [style("body").backgroundColor, style(".bd-article p").color],
     shown: [...document.querySelectorAll(".bd-sidebar, .bd-header-article, .prev-next-footer, button, details:not([open])")]
       .filter(e => e.checkVisibility()).map(e => e.className),
@@ -373,6 +374,7 @@ def test_a_dark_page_prints_dark_on_white_and_nothing_but_the_text(browser, base
     page.emulate_media(media="print")
     page.wait_for_function("document.documentElement.dataset.theme === 'light'")
     paper = page.evaluate(PAPER)
+    assert paper["titles"] == 1
     assert paper["colours"][0] in {"rgb(255, 255, 255)", "rgba(0, 0, 0, 0)"}
     assert max(map(int, re.findall(r"\d+", paper["colours"][1]))) < 64
     assert paper["shown"] == paper["filters"] == paper["clipped"] == []
