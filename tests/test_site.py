@@ -83,7 +83,8 @@ def test_page_title(title, expected):
 
 
 def test_description_is_the_question_and_the_first_paragraph_without_comments():
-    paragraph = nodes.paragraph("", "", nodes.Text("It reaches\n99 %"), nodes.raw("", "<!-- record: r -->", format="html"), nodes.Text("."))
+    comment = nodes.raw("", "<!-- record: r -->", format="html")
+    paragraph = nodes.paragraph("", "", nodes.Text("It reaches\n99 %"), comment, nodes.Text("."))
     document = nodes.section("", nodes.title("", "Title"), nodes.paragraph("", "How far does it get?"), paragraph)
     assert page_head.description(document) == "How far does it get? It reaches 99 %."
 
@@ -144,7 +145,8 @@ def test_what_no_page_leads_to_is_deleted(site):
         ("p,.b:hover{x:1}", "p{x:1}"),
         ("@media (min-width:1px){.a{x:1}.b{x:2}}", "@media (min-width:1px){.a{x:1}}"),
         ("@media print{.b{x:2}}p{x:1}", "p{x:1}"),
-        ("@font-face{src:url(b.ttf)}@keyframes b{0%{x:1}to{x:2}}", "@font-face{src:url(b.ttf)}@keyframes b{0%{x:1}to{x:2}}"),
+        ("@font-face{src:url(b.ttf)}@page b{x:1}", "@font-face{src:url(b.ttf)}@page b{x:1}"),
+        ("@keyframes b{0%{x:1}to{x:2}}", "@keyframes b{0%{x:1}to{x:2}}"),
         ("/*! licence of .b{} */@charset 'x';p:is(.a,.c){x:1}", "/*! licence of .b{} */@charset 'x';p:is(.a,.c){x:1}"),
     ],
 )
@@ -153,7 +155,8 @@ def test_rules_for_classes_that_no_page_has_are_left_out(css, expected):
 
 
 def test_a_class_that_a_script_may_set_is_used(site):
-    folder = site({"a.html": '<i class="x-1"><script src="_static/a.js">', "_static/a.js": 'e.classList.add("y-2")', "_static/b.js": "z"})
+    page, script = '<i class="x-1"><script src="_static/a.js">', 'e.classList.add("y-2")'
+    folder = site({"a.html": page, "_static/a.js": script, "_static/b.js": "z"})
     assert {"x-1", "y-2"} <= light_site.words(folder) and "z" not in light_site.words(folder)
 
 
@@ -175,7 +178,8 @@ def test_a_notebook_to_download_leaves_its_pictures_out():
     text = {"output_type": "stream", "text": "1"}
     picture = {"output_type": "display_data", "data": {"image/png": "AAAA", "text/plain": "<Figure>"}}
     notebook = {"cells": [{"cell_type": "code", "outputs": [text, picture]}, {"cell_type": "markdown"}]}
-    assert light_site.without_pictures(notebook)["cells"] == [{"cell_type": "code", "outputs": [text]}, {"cell_type": "markdown"}]
+    cells = light_site.without_pictures(notebook)["cells"]
+    assert cells == [{"cell_type": "code", "outputs": [text]}, {"cell_type": "markdown"}]
 
 
 def test_sitemap_lists_the_pages_with_content(site):

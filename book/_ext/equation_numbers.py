@@ -25,7 +25,8 @@ def number_beside(formula: nodes.math_block) -> None:
     if number is None:
         return
     bare = nodes.math_block(latex, latex, **{**formula.attributes, "label": None, "number": None})
-    box = nodes.container("", bare, nodes.inline("", f"({number})", classes=["equation-number"]), classes=["numbered-equation"])
+    beside = nodes.inline("", f"({number})", classes=["equation-number"])
+    box = nodes.container("", bare, beside, classes=["numbered-equation"])
     box["ids"] = [f"equation-{number}"]
     formula.replace_self(box)
 

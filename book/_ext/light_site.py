@@ -88,7 +88,8 @@ def used_rules(css: str, known: set[str]) -> str:
         if head is None:  # a comment or a one-line statement
             kept.append(match.group())
         elif head.strip().startswith("@"):
-            inner = body if re.match(r"@(font-face|(-\w+-)?keyframes|page|property)", head.strip()) else used_rules(body, known)
+            whole = re.match(r"@(font-face|(-\w+-)?keyframes|page|property)", head.strip())
+            inner = body if whole else used_rules(body, known)
             kept.append(f"{head}{{{inner}}}" if inner.strip() else "")
         else:
             selectors = [s for s in _split(head) if all(c in known for c in re.findall(r"\.(-?[A-Za-z_][\w-]*)", s))]

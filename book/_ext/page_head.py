@@ -14,7 +14,7 @@ LONGEST = 200  # characters of a description that search engines still show
 
 
 def page_title(title: str, book: str) -> str:
-    """``"Schedule math - The NoProp Book"``, from a title that may hold HTML and a number; the book's alone on its first page."""
+    """``"Schedule math - The NoProp Book"``, from a title that may hold HTML and a number; the first page has the book's."""
     plain = re.sub(r"^\d+\.\s+", "", re.sub(r"<[^>]*>", "", title)).strip()
     return book if plain in ("", book) else f"{plain} - {book}"
 

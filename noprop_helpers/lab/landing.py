@@ -35,7 +35,8 @@ def darkened(svg: str) -> str:
 
 
 def text(x: float, y: float, words: str, size: int, anchor: str = "start", weight: int = 400, colour: str = "#22272e") -> str:
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" fill="{colour}">{words}</text>'
+    look = f'font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" fill="{colour}"'
+    return f'<text x="{x:g}" y="{y:g}" {look}>{words}</text>'
 
 
 def sudoku_picture(record: dict) -> str:
@@ -56,7 +57,8 @@ def sudoku_picture(record: dict) -> str:
         colour = "#1f6aa5" if i in (0, len(shares) - 1) else "#9aa2ac"
         corner = f'x="{left + i * step:.1f}" y="{bottom - height * share:.1f}"'
         parts.append(f'<rect {corner} width="{0.8 * step:.1f}" height="{height * share:.1f}" fill="{colour}"/>')
-    for x, share, words, anchor in ((left, shares[0], "the top layer alone", "start"), (right, shares[-1], "the whole chain", "end")):
+    ends = ((left, shares[0], "the top layer alone", "start"), (right, shares[-1], "the whole chain", "end"))
+    for x, share, words, anchor in ends:
         parts.append(text(x, bottom - height * share - 36, f"{100 * share:.0f} %", 28, anchor, 700, "#1f6aa5"))
         parts.append(text(x, bottom - height * share - 12, words, 18, anchor))
     parts += [
