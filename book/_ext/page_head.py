@@ -10,6 +10,13 @@ from pathlib import Path
 
 from docutils import nodes
 
+# Markup of others that a screen reader stumbles over.
+MENDED = {
+    # The fold's own words are its name: "Show code cell source", "Show the solution".
+    '<summary aria-label="Toggle hidden content">': "<summary>",
+    # A list whose children are no list items.
+    '<div role="list" class="citation-list">': '<div class="citation-list">',
+}
 LONGEST = 200  # characters of a description that search engines still show
 
 
@@ -64,8 +71,8 @@ def on_page(app, pagename, templatename, context, doctree):
     context["site_url"] = app.config.html_baseurl
     context["commit"] = app.env.commit_of_build
     if "body" in context:
-        # The fold's own words are its name: "Show code cell source", "Show the solution".
-        context["body"] = context["body"].replace('<summary aria-label="Toggle hidden content">', "<summary>")
+        for markup, better in MENDED.items():
+            context["body"] = context["body"].replace(markup, better)
 
 
 def on_builder(app):
