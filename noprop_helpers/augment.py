@@ -1,4 +1,4 @@
-"""Images on their way into training: whether they can be trained on, and the usual random changes of small colour ones."""
+"""Images on their way into a model: whether they fit, and the usual random changes of small colour ones in training."""
 
 import torch
 from torch import Tensor
@@ -43,6 +43,23 @@ def check_images(images: Tensor, labels: Tensor | None = None, num_classes: int 
         _check_all("labels", labels, labels >= 0, "labels of at least 0")
     else:
         _check_all("labels", labels, (labels >= 0) & (labels < num_classes), f"labels in 0..{num_classes - 1}")
+
+
+def check_like(images: Tensor, image_shape: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> None:
+    """Check that images are like those that a model was trained on.
+
+    - ``images``: [B, C, H, W] of this dtype, every value in [0, 1]; ``image_shape``: the (C, H, W) of the training images
+
+    Raises ValueError that says what was expected and what came.
+    """
+    expected = f"{dtype} [B, {', '.join(map(str, image_shape))}]"
+    if not isinstance(images, Tensor) or tuple(images.shape[1:]) != tuple(image_shape) or images.dtype != dtype:
+        raise ValueError(f"images: expected {expected} with values from 0 to 1, as in training, got {_describe(images)}")
+    check_images(images)
+    low, high = images.min().item(), images.max().item()
+    if low < 0 or high > 1:
+        hint = "; divide by 255" if low >= 0 and 2 < high <= 255 else ""
+        raise ValueError(f"images: expected values from 0 to 1, as in training, got values from {low:g} to {high:g}{hint}")
 
 
 def _describe(value) -> str:

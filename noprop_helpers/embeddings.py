@@ -56,7 +56,26 @@ def nearest_class(z: Tensor, W: Tensor) -> Tensor:
 
     For one-hot embeddings this is the largest entry of z.
     """
-    if z.ndim != 2 or W.ndim != 2 or z.shape[1] != W.shape[1]:
-        raise ValueError(f"expected z [B, D] and W [K, D] with one D, got {list(z.shape)} and {list(W.shape)}")
+    _check_state(z, W)
     # ||z - w||^2 = ||z||^2 - 2 z.w + ||w||^2; ||z||^2 is the same for every class.
     return (W.square().sum(1) - 2 * z @ W.T).argmin(1)
+
+
+def nearest_distribution(z: Tensor, W: Tensor) -> Tensor:
+    """How likely each class is for a label state: z [B, D], W [K, D] -> p [B, K], rows at least 0 with sum 1.
+
+    p is the distribution nearest to ``-||z - W_k||^2 / 2`` (Martins & Astudillo, 2016, call it sparsemax). Its largest entry
+    is the nearest class. With orthonormal rows, one-hot ones among them, a state that is a mixture ``p @ W`` gives back p.
+    """
+    _check_state(z, W)
+    scores = z @ W.T - W.square().sum(1) / 2  # up to a number per row, which changes nothing
+    ordered = scores.sort(1, descending=True).values
+    rank = torch.arange(1, len(W) + 1, device=z.device)
+    excess = ordered.cumsum(1) - 1  # of the sum over 1, had only the first so many classes a share
+    num_classes = (ordered * rank > excess).sum(1, keepdim=True)  # that have one
+    return (scores - excess.gather(1, num_classes - 1) / num_classes).clamp(min=0)
+
+
+def _check_state(z: Tensor, W: Tensor) -> None:
+    if z.ndim != 2 or W.ndim != 2 or z.shape[1] != W.shape[1]:
+        raise ValueError(f"expected z [B, D] and W [K, D] with one D, got {list(z.shape)} and {list(W.shape)}")

@@ -6,6 +6,7 @@ label; a loss per layer to train, a sampler over the layers to predict. All mode
 - ``num_layers``, how many parts train apart from one another: T, or 1 where one block serves all times
 - ``layer_loss(t, features, labels, generator) -> [B]``, the loss of part t alone
 - ``loss(images, labels, generator)``, their sum over parts, mean over the batch; ``predict(images, generator) -> [B]``
+- ``probabilities(images, generator) -> [B, K]``, how likely the model finds each class
 - ``save(path)`` and ``load(path)``, and ``identity()``, what a file's weights are worth nothing without
 
 Prediction does not depend on training mode and does not change it.
@@ -19,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from . import NoPropError, checkpoints
-from .augment import check_images
+from .augment import check_images, check_like
 from .backprop import BackpropNet, NeuralODE
 from .blocks import expected_embedding
 from .diffusion import flow_path, kl_to_prior, q_sample
-from .embeddings import nearest_class
+from .embeddings import nearest_class, nearest_distribution
 from .losses import ct_loss, dt_loss, fm_loss, readout_loss, readout_loss_gradient, squared_error, squared_error_gradient
 from .samplers import sample_euler, sample_posterior, sample_renoise
 from .schedules import LearnedGamma, posterior_coefficients, snr_weights
@@ -43,7 +44,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class _Model(nn.Module):
-    """What the models share: label embeddings, given or learned, and files of weights."""
+    """What the models share: label embeddings, given or learned, what is known of their data, and files of weights.
+
+    ``image_shape`` (C, H, W) and ``class_names`` are of the data that a run trained the model on, see ``trained_on``; where
+    nobody said so, None.
+    """
+
+    image_shape: tuple[int, int, int] | None = None
+    class_names: tuple[str, ...] | None = None
 
     num_layers = 1
     layer_local = True  # one block that takes every step: no step's loss reaches another step
@@ -59,10 +67,38 @@ class _Model(nn.Module):
 
     def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Sum over layers of the batch-mean loss: images [B, C, H, W], labels [B] -> scalar."""
+        self._check(images)
         check_images(images, labels, len(self.W))
         features = self.encoder(images)
         losses = [self.layer_loss(t, features, labels, generator).mean() for t in range(1, self.num_layers + 1)]
         return torch.stack(losses).sum()
+
+    def trained_on(self, image_shape: tuple[int, int, int], class_names: tuple[str, ...]) -> "_Model":
+        """Say what it is trained on: from now on it refuses images of another shape or type, or with values outside [0, 1].
+
+        Returns the model itself. Raises NoPropError where these are not as many classes as it has.
+        """
+        if len(class_names) != len(self.W):
+            raise NoPropError(f"expected {len(self.W)} class names, got {len(class_names)}")
+        self.image_shape, self.class_names = tuple(image_shape), tuple(class_names)
+        return self
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor, generator: torch.Generator | None = None, num_walks: int = 10) -> Tensor:
+        """How likely the model finds each class: images [B, C, H, W] -> [B, K], rows at least 0 with sum 1.
+
+        The mean over ``num_walks`` walks, each from fresh noise, of the distribution at their ends (``nearest_distribution``
+        of it, or the softmax of a readout). It says how sure the model is, not how often it is right.
+        """
+        walks = [self._distribution(images, generator) for _ in range(_at_least_one(num_walks, "num_walks"))]
+        return torch.stack(walks).mean(0)
+
+    def _check(self, images: Tensor) -> None:
+        """That images can be used and, where it is known what the model was trained on, are like those."""
+        if self.image_shape is None:
+            check_images(images)
+        else:
+            check_like(images, self.image_shape, self.W.dtype)
 
     def identity(self) -> dict:
         """What the weights alone do not tell, as plain data: the kind of model, and the numbers that it computes with."""
@@ -224,7 +260,7 @@ class NoPropDT(_Model):
         ``callback(t, z, u_hat)`` sees every new state, as in the samplers. ``noise=False`` leaves out the sqrt(c_t) eps
         of every posterior step: the chain then answers, where otherwise it samples (chapter 6). None is the model's own way.
         """
-        check_images(images)
+        self._check(images)
         noise = self.inference_noise if noise is None else noise
         _check_noise(self.levels, noise)
         z = self._noise(len(images), generator)
@@ -245,13 +281,21 @@ class NoPropDT(_Model):
         """Class of a clean state: what the readout says, else the nearest embedding. z [B, D] -> [B] int64."""
         return nearest_class(z, self.W) if self.readout is None else self.readout(z, self.W).argmax(1)
 
+    def _distribution(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Of the last layer's u_hat, or what the readout makes of z_0: images [B, C, H, W] -> [B, K]."""
+        end = {}
+        self.predict(images, generator, lambda t, z, u_hat: end.update(z=z, u_hat=u_hat))
+        if self.readout is None:
+            return nearest_distribution(end["u_hat"], self.W)
+        return self.readout(end["z"], self.W).softmax(1)
+
     @torch.no_grad()
     def predict_alone(self, images: Tensor, t: int, generator: torch.Generator | None = None) -> Tensor:
         """Layer t alone, given pure noise instead of its usual input: images -> classes [B] int64.
 
         For the top layer, t = T, pure noise is the usual input: this is inference stopped after one step.
         """
-        check_images(images)
+        self._check(images)
         self._check_layer(t)
         z = self._noise(len(images), generator)
         with evaluating(self):
@@ -262,10 +306,10 @@ class NoPropDT(_Model):
             raise NoPropError(f"expected a layer from 1 to {self.num_layers}, got {t}")
 
 
-def _at_least_one(num_steps: int) -> int:
-    if num_steps < 1:
-        raise NoPropError(f"num_steps must be at least 1, got {num_steps}")
-    return num_steps
+def _at_least_one(number: int, name: str = "num_steps") -> int:
+    if number < 1:
+        raise NoPropError(f"{name} must be at least 1, got {number}")
+    return number
 
 
 def _levels(inference: str | Tensor, num_layers: int) -> Tensor | None:
@@ -301,12 +345,18 @@ class _Flow(_Model):
 
         ``num_steps`` replaces the model's own number of steps; ``callback(t, z, v)`` sees every new state.
         """
-        check_images(images)
+        self._check(images)
         num_steps = self.num_steps if num_steps is None else num_steps
         with evaluating(self):
             features = self.block.encode(self.encoder(images))
             z = sampler(self.velocity(features), self._noise(len(images), generator), num_steps, callback)
             return self.classify(z)
+
+    def _distribution(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Of the state that a walk ends in: images [B, C, H, W] -> [B, K]."""
+        end = {}
+        self.predict(images, generator, lambda t, z, v: end.update(z=z))
+        return self.distribution(end["z"])
 
     def identity(self) -> dict:
         return super().identity() | {"num_steps": self.num_steps}
@@ -367,6 +417,10 @@ class NoPropCT(_Flow):
     def classify(self, z: Tensor) -> Tensor:
         """Class of an end state by the readout: z [B, D] -> [B] int64."""
         return self.readout(z, self.W).argmax(1)
+
+    def distribution(self, z: Tensor) -> Tensor:
+        """What the readout finds likely of an end state: z [B, D] -> [B, K]."""
+        return self.readout(z, self.W).softmax(1)
 
 
 def probability_flow(u_hat: Tensor, z: Tensor, gamma: Tensor, rate: Tensor) -> Tensor:
@@ -433,6 +487,10 @@ class NoPropFM(_Flow):
         """Class with the nearest embedding: z [B, D] -> [B] int64."""
         return nearest_class(z, self.W)
 
+    def distribution(self, z: Tensor) -> Tensor:
+        """How near the embeddings are to an end state: z [B, D] -> [B, K]."""
+        return nearest_distribution(z, self.W)
+
 
 class Propagated(_Model):
     """A baseline trained end to end, ``BackpropNet`` or ``NeuralODE``, with the models' interface.
@@ -454,9 +512,17 @@ class Propagated(_Model):
     @torch.no_grad()
     def predict(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """images [B, C, H, W] -> predicted classes [B] int64."""
-        check_images(images)
+        self._check(images)
+        return self._scores(images, generator).argmax(1)
+
+    def _scores(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         with evaluating(self):
-            return self.net(self.encoder(images), self._noise(len(images), generator)).argmax(1)
+            return self.net(self.encoder(images), self._noise(len(images), generator))
+
+    def _distribution(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """images [B, C, H, W] -> [B, K]."""
+        self._check(images)
+        return self._scores(images, generator).softmax(1)
 
     def identity(self) -> dict:
         return super().identity() | {"net": type(self.net).__name__, "num_steps": self.net.num_steps}
