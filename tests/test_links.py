@@ -243,3 +243,27 @@ def test_links_made_by_the_build_land_in_the_book(book):
 )
 def test_the_check_can_fail(html, found):
     assert unlinked(BeautifulSoup(html, "html.parser"), {"1.2"}) == found
+
+
+@pytest.fixture
+def source_links():
+    sys.path.insert(0, str(ROOT / "book" / "_ext"))
+    try:
+        import source_links
+
+        yield source_links
+    finally:
+        sys.path.pop(0)
+
+
+@pytest.mark.parametrize("name", ["fit_layers", "LayerStack.copy_to"])
+def test_the_api_leads_to_lines_of_source(source_links, name):
+    file, first, last = source_links.lines_of("noprop_helpers.layerwise", name)
+    lines = (ROOT / file).read_text().splitlines()[first - 1 : last + 1]
+    assert f"def {name.split('.')[-1]}(" in "".join(lines[:2])
+    assert lines[-1].strip() == "" and lines[-2].strip() != ""  # up to the empty line behind it
+
+
+def test_what_has_no_source_has_no_link(source_links):
+    assert source_links.lines_of("noprop_helpers.layerwise", "no_such_function") is None
+    assert source_links.lines_of("noprop_helpers.settings", "Settings.epochs") is None
