@@ -1,6 +1,10 @@
-"""Command line: ``python -m noprop_helpers train | join | record | bench``. One clear line on bad arguments or data."""
+"""Command line: ``python -m noprop_helpers train | predict | join | record | bench``.
+
+One clear line on bad arguments or data.
+"""
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
@@ -9,19 +13,24 @@ from pathlib import Path
 from typing import Sequence
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from . import NoPropError, parallel
 from .benchmark import peak_memory_mib, table
 from .checkpoints import CheckpointError, check_writable
 from .data import Dataset, load_dataset
+from .images import fits, read_picture
 from .lab import bench as benches
 from .lab import records
 from .lab.experiments import EXPERIMENTS
 from .lab.recording import Recording, record
 from .layerwise import layers_for_rank
 from .recipes import EMBEDDINGS, RECIPES
-from .runs import Run, as_data, description, join, measured, num_parameters, plan, run, save_trained, trained
+from .runs import (
+    Loaded, Run, accuracy_by_class, as_data, description, join, load_trained, measured, num_parameters, plan, run,
+    save_trained, trained,
+)  # fmt: skip
 from .settings import PRECISIONS, layer_numbers
 from .training import Keeper
 
@@ -50,18 +59,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
+    """Train a recipe, whole or some of its layers, measure it, and say how it went: -> exit code."""
     rank, world_size = parallel.this_process()
     _check_files(options.json, options.checkpoint)
     if options.checkpoint and not options.resume and world_size == 1 and Path(options.checkpoint).is_file():
         raise CheckpointError(f"{options.checkpoint} exists: go on from it with --resume, or name another file")
     if options.resume and not options.checkpoint:
         raise NoPropError("--resume needs --checkpoint FILE, the file to resume from")
-    dataset = load_dataset(options.dataset, options.data_root, progress=sys.stderr.isatty())
+    dataset = _dataset(options, options.dataset, options.image_size)
     planned = plan(dataset, _recipe(options), _changes(options))
     if world_size > 1:
         return _train_share(options, planned, dataset, rank, world_size)
     if planned.settings.layers is not None and not options.checkpoint:
         raise NoPropError("--layers needs --checkpoint FILE, for join to put the parts together")
+    _tell_preparation(dataset)
     result = run(
         planned, dataset, device=options.device, checkpoint=options.checkpoint, resume=options.resume, progress=progress_bar
     )
@@ -69,7 +80,7 @@ def train(options: argparse.Namespace) -> int:
         seconds, layers = result.results["train_seconds"], ", ".join(map(str, planned.settings.layers))
         _say(f"layers {layers}, trained in {seconds:.1f} s, are in {options.checkpoint}: join puts the parts together")
         return 0
-    return _report(options, planned, dataset, result.model, result.results)
+    return _report(options, planned, dataset, result.model, result.results, result.predictions["walk_0"])
 
 
 def _train_share(options: argparse.Namespace, planned: Run, dataset: Dataset, rank: int, world_size: int) -> int:
@@ -80,6 +91,7 @@ def _train_share(options: argparse.Namespace, planned: Run, dataset: Dataset, ra
         raise NoPropError("--layers and torchrun would both say which layers are trained here; leave one of them out")
     if world_size > planned.model.num_steps:
         raise NoPropError(f"{world_size} processes are more than the {planned.model.num_steps} layers; start fewer")
+    _tell_preparation(dataset)
     file = options.checkpoint and parallel.rank_file(options.checkpoint, rank, world_size)
     share = layers_for_rank(planned.model.num_steps, rank, world_size)
     settings = dataclasses.replace(planned.settings.on(options.device), layers=tuple(share))
@@ -89,9 +101,9 @@ def _train_share(options: argparse.Namespace, planned: Run, dataset: Dataset, ra
     parallel.gather_layers(model, rank, world_size)
     if rank > 0:
         return 0
-    results, _ = measured(model, planned, dataset, options.device)
+    results, said = measured(model, planned, dataset, options.device)
     results |= {"train_seconds": keeper.seconds, "processes": world_size}
-    return _report(options, planned, dataset, model, results)
+    return _report(options, planned, dataset, model, results, said["walk_0"])
 
 
 def _recipe(options: argparse.Namespace) -> str:
@@ -121,14 +133,27 @@ def _changes(options: argparse.Namespace) -> dict[str, str]:
     return changes
 
 
-def _report(options: argparse.Namespace, planned: Run, dataset: Dataset, model, results: dict) -> int:
-    """Write the JSON, then say the result in one line."""
+def _dataset(options: argparse.Namespace, name: str, image_size: tuple[int, int] | None = None) -> Dataset:
+    return load_dataset(name, options.data_root, sys.stderr.isatty(), image_size)
+
+
+def _tell_preparation(dataset: Dataset) -> None:
+    """Say what was done to a folder of images, by one process, and once all else is found to be in order."""
+    if dataset.preparation is not None and parallel.this_process()[0] == 0:
+        for line in dataset.preparation.lines:
+            _tell(f"{dataset.name}: {line}")
+
+
+def _report(options: argparse.Namespace, planned: Run, dataset: Dataset, model, results: dict, said: Tensor) -> int:
+    """Write the JSON, then say the result in one line. ``said``: the classes of a walk over the test images [M]."""
     planned = dataclasses.replace(planned, settings=planned.settings.on(options.device))
     settings = planned.settings
     if options.json is not None:
         told = {"dataset": dataset.name, "recipe": planned.recipe, "epochs": settings.epochs, "seed": settings.seed}
         told |= {"precision": settings.precision, "layer_local": model.layer_local, "parameters": num_parameters(model)}
-        told |= results | {"run": as_data(planned)}
+        told |= results | {"accuracy_by_class": accuracy_by_class(said, dataset), "run": as_data(planned)}
+        told |= {"num_train": len(dataset.train_labels), "num_test": len(dataset.test_labels)}
+        told |= {"preparation": dataset.preparation and dataclasses.asdict(dataset.preparation)}
         told |= {"peak_memory_mib": round(peak_memory_mib(options.device), 1), "date": records.today()}
         records.write_json(options.json, told | records.environment(options.device))
     top = f" (top layer alone {100 * results['top_layer_accuracy']:.2f} %)" if "top_layer_accuracy" in results else ""
@@ -141,26 +166,78 @@ def _report(options: argparse.Namespace, planned: Run, dataset: Dataset, model, 
     return 0
 
 
+# --- predict ----------------------------------------------------------------------------------------------------------
+
+NUM_NAMED = 3  # classes that a prediction names: the most likely one, and the next
+NUM_WALKS = 10  # whose mean a probability is
+
+
+def predict(options: argparse.Namespace) -> int:
+    _check_alone("predict")
+    _check_files(options.json, read=[options.model, *options.pictures])
+    loaded = load_trained(options.model, options.device)
+    if (epochs := len(loaded.history)) < loaded.run.settings.epochs:
+        raise CheckpointError(
+            f"{options.model} is trained for {epochs} of {loaded.run.settings.epochs} epochs: go on with train --resume"
+        )
+    model = loaded.model
+    images = torch.cat([read_picture(path, model.image_shape) for path in options.pictures]).to(options.device)
+    if others := sum(not fits(path, model.image_shape) for path in options.pictures):
+        channels, height, width = model.image_shape
+        kind = f"{width}x{height} {'grey' if channels == 1 else 'colour'}"
+        _tell(f"{others} of {len(images)} pictures made {kind}, as the training images were")
+    generator = torch.Generator(options.device).manual_seed(loaded.run.settings.seed)
+    found = model.probabilities(images, generator, NUM_WALKS).cpu()
+    if options.json is not None:
+        records.write_json(options.json, _predicted(options, loaded, found) | records.environment(options.device))
+    for path, row in zip(options.pictures, found):
+        _say(f"{path}: {_most_likely(row, model.class_names)}")
+    return 0
+
+
+def _most_likely(probabilities: Tensor, class_names: Sequence[str]) -> str:
+    """The likeliest class and the next ones, in words: [K] -> "cat 93.1 %, then dog 6.0 %, owl 0.9 %"."""
+    top = probabilities.topk(min(NUM_NAMED, len(class_names)))
+    first, *others = (f"{class_names[k]} {100 * p:.1f} %" for p, k in zip(top.values.tolist(), top.indices.tolist()))
+    return f"{first}, then {', '.join(others)}"
+
+
+def _predicted(options: argparse.Namespace, loaded: Loaded, found: Tensor) -> dict:
+    """What the JSON tells of a prediction; probabilities [N, K]."""
+    names = loaded.model.class_names
+    pictures = []
+    for path, row in zip(options.pictures, found):
+        said = {"file": path, "class": names[row.argmax()], "probability": row.max().item()}
+        pictures.append(said | {"probabilities": dict(zip(names, row.tolist()))})
+    told = {"model": options.model, "recipe": loaded.run.recipe, "dataset": loaded.run.dataset, "pictures": pictures}
+    return told | {"image_shape": list(loaded.model.image_shape), "walks": NUM_WALKS, "seed": loaded.run.settings.seed}
+
+
 # --- join, record, bench ----------------------------------------------------------------------------------------------
 
 
 def join_parts(options: argparse.Namespace) -> int:
+    """Make one model of files of layers trained apart, and measure it: -> exit code."""
     _check_files(options.json, options.checkpoint, read=options.files)
     if options.checkpoint and Path(options.checkpoint).is_file():
         raise CheckpointError(f"{options.checkpoint} exists, and may hold more than these parts: name another file")
     loaded = join(options.files, options.device)
     name = options.dataset or loaded.run.dataset
-    dataset = load_dataset(name, options.data_root, progress=sys.stderr.isatty())
+    height, width = loaded.about["image_shape"][1:]
+    dataset = _dataset(options, name, (width, height) if name.startswith("folder:") else None)
     expected = description(loaded.run, dataset)["dataset_checksum"]
     if loaded.about["dataset_checksum"] != expected:
         raise NoPropError(f"the layers were trained on other data than {name} holds now; name theirs with --dataset")
+    _tell_preparation(dataset)
     if options.checkpoint is not None:
         save_trained(options.checkpoint, loaded)
-    results, _ = measured(loaded.model, loaded.run, dataset, options.device)
-    return _report(options, loaded.run, dataset, loaded.model, results | {"train_seconds": loaded.seconds})
+    results, said = measured(loaded.model, loaded.run, dataset, options.device)
+    results |= {"train_seconds": loaded.seconds}
+    return _report(options, loaded.run, dataset, loaded.model, results, said["walk_0"])
 
 
 def record_experiment(options: argparse.Namespace) -> int:
+    """Run an experiment of the book over its seeds and write its record: -> exit code."""
     _check_alone("record")
     _check_files(options.json)
     start = time.perf_counter()
@@ -173,13 +250,15 @@ def record_experiment(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
+    """Time a suite of benchmarks and, on the book's own data, write its record: -> exit code."""
     _check_alone("bench")
     _check_files(options.json)
     options.device = _device(benches.SUITES[options.suite].device)
     # Other data would make other numbers: only the book's own go into its record.
     # An installed package has no book, and so no folder for its records; one that was named must be there.
     recorded = options.dataset == "mnist" and (options.output != records.FOLDER or records.FOLDER.is_dir())
-    dataset = load_dataset(options.dataset, options.data_root, progress=sys.stderr.isatty())
+    dataset = _dataset(options, options.dataset)
+    _tell_preparation(dataset)
     rows = benches.bench(options.suite, dataset, _recording(options), options.only, options.resume, recorded)
     if options.json is not None:
         records.write_json(options.json, rows)
@@ -209,9 +288,11 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m noprop_helpers", description="Train and measure NoProp.")
-    commands = parser.add_subparsers(required=True, metavar="train | join | record | bench")
-    common = _common_options()
+    commands = parser.add_subparsers(required=True, metavar="train | predict | join | record | bench")
+    device = _device_options()
+    common = _common_options(device)
     _train_options(commands.add_parser("train", parents=[common], help="train a recipe and measure it on the test split"))
+    _predict_options(commands.add_parser("predict", parents=[device], help="say what pictures show, by a model of train's"))
     _join_options(commands.add_parser("join", parents=[common], help="put layers trained apart together, and measure them"))
     kept = _recording_options(common)
     _record_options(commands.add_parser("record", parents=[kept], help="run an experiment of the book and write its record"))
@@ -219,19 +300,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _common_options() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+def _device_options() -> argparse.ArgumentParser:
+    device = argparse.ArgumentParser(add_help=False)
+    device.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    device.add_argument("--threads", type=_at_least(1), metavar="N", help="processor threads (default: PyTorch's own number)")
+    device.add_argument("--json", metavar="FILE", help="write the results to FILE")
+    return device
+
+
+def _common_options(device: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False, parents=[device])
     common.add_argument("--data-root", metavar="DIR", help="where the data are (else NOPROP_DATA, else ./data)")
-    common.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    common.add_argument("--threads", type=_at_least(1), metavar="N", help="processor threads (default: PyTorch's own number)")
-    common.add_argument("--json", metavar="FILE", help="write the results to FILE")
     return common
 
 
 def _train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--dataset", default="digits", help="digits (default), mnist, fashion_mnist, cifar10, cifar100, folder:PATH"
-    )
+        "--dataset", default="digits", help="digits (default), mnist, fashion_mnist, cifar10, cifar100, or folder:PATH with "
+        "PATH/CLASS/*.png, of which one in five is tested on, or PATH/train/CLASS/*.png and PATH/test/CLASS/*.png",
+    )  # fmt: skip
+    command.add_argument(
+        "--image-size", type=_size, metavar="N|WxH",
+        help="what the images of folder:PATH become, as 32 or 40x30 (default: their most common size)",
+    )  # fmt: skip
     command.add_argument(
         "--preset", choices=[*(name for name in RECIPES if not name.startswith("paper-")), "paper"],
         help="published: the notebook's algorithm as it is; shared (default for dt): one encoder trained with all layers, so "
@@ -255,6 +346,12 @@ def _train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--checkpoint", metavar="FILE", help="keep the model and the state of training there")
     command.add_argument("--resume", action="store_true", help="go on from the --checkpoint of an interrupted run")
     command.set_defaults(command=train)
+
+
+def _predict_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="RUN.pt", help="what train kept in its --checkpoint, or join in its own")
+    command.add_argument("pictures", nargs="+", metavar="IMAGE", help=".png or .jpg; made as the training images were")
+    command.set_defaults(command=predict)
 
 
 def _join_options(command: argparse.ArgumentParser) -> None:
@@ -305,6 +402,12 @@ def _check_files(*paths: str | None, read: Sequence[str] = ()) -> None:
         taken[place] = path
 
 
+def _tell(text: str) -> None:
+    """A line beside the result, on standard error; where nobody listens, it is not worth an error."""
+    with contextlib.suppress(OSError):
+        print(f"noprop_helpers: {text}", file=sys.stderr, flush=True)
+
+
 def _say(text: str) -> None:
     """Print a result. Where that fails, files are written all the same, and it fails in one line."""
     try:
@@ -320,6 +423,7 @@ def _check_alone(command: str) -> None:
 
 
 def _device(name: str) -> str:
+    """The device meant; NoPropError where it is a GPU that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -328,6 +432,7 @@ def _device(name: str) -> str:
 
 
 def _layers(text: str) -> str:
+    """The text itself, once it is seen to name layers."""
     try:
         layer_numbers(text)
     except NoPropError as error:
@@ -335,7 +440,16 @@ def _layers(text: str) -> str:
     return text
 
 
+def _size(text: str) -> tuple[int, int]:
+    """(width, height) from "32" or "40x30"."""
+    sides = text.split("x") if "x" in text else [text, text]
+    if len(sides) != 2 or not all(side.isascii() and side.isdigit() and 0 < int(side) < 10_000 for side in sides):
+        raise argparse.ArgumentTypeError(f"expected a size in pixels such as 32 or 40x30, got {text!r}")
+    return int(sides[0]), int(sides[1])
+
+
 def _at_least(smallest: int):
+    """A reader of integers from ``smallest`` on, for argparse."""
     def parse(text: str) -> int:
         try:
             value = int(text)

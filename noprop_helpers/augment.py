@@ -1,4 +1,4 @@
-"""Images on their way into training: whether they can be trained on, and the usual random changes of small colour ones."""
+"""Images on their way into a model: whether they fit, and the usual random changes of small colour ones in training."""
 
 import torch
 from torch import Tensor
@@ -9,6 +9,9 @@ def crop_and_flip(images: Tensor, padding: int = 4) -> Tensor:
 
     Every image is moved by up to ``padding`` pixels each way, what it leaves filled by reflection, and mirrored left to
     right half of the time. Draws come from torch's global random state, on the CPU.
+
+    >>> crop_and_flip(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 3, 32, 32])
     """
     batch, _, height, width = images.shape
     padded = torch.nn.functional.pad(images, [padding] * 4, mode="reflect")
@@ -29,6 +32,10 @@ def check_images(images: Tensor, labels: Tensor | None = None, num_classes: int 
     - ``labels``: [B] int64 in 0..num_classes-1 (at least 0 where num_classes is not given)
 
     Raises ValueError that says what was expected and what came, with the index of the first bad value.
+
+    >>> check_images(torch.rand(2, 1, 8, 8), labels=torch.tensor([3, 12]), num_classes=10)
+    Traceback (most recent call last):
+    ValueError: labels: expected labels in 0..9, got 12 at index [1]
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         raise ValueError(f"images: expected a floating-point tensor [B, C, H, W], got {_describe(images)}")
@@ -43,6 +50,23 @@ def check_images(images: Tensor, labels: Tensor | None = None, num_classes: int 
         _check_all("labels", labels, labels >= 0, "labels of at least 0")
     else:
         _check_all("labels", labels, (labels >= 0) & (labels < num_classes), f"labels in 0..{num_classes - 1}")
+
+
+def check_like(images: Tensor, image_shape: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> None:
+    """Check that images are like those that a model was trained on.
+
+    - ``images``: [B, C, H, W] of this dtype, every value in [0, 1]; ``image_shape``: the (C, H, W) of the training images
+
+    Raises ValueError that says what was expected and what came.
+    """
+    expected = f"{dtype} [B, {', '.join(map(str, image_shape))}]"
+    if not isinstance(images, Tensor) or tuple(images.shape[1:]) != tuple(image_shape) or images.dtype != dtype:
+        raise ValueError(f"images: expected {expected} with values from 0 to 1, as in training, got {_describe(images)}")
+    check_images(images)
+    low, high = images.min().item(), images.max().item()
+    if low < 0 or high > 1:
+        hint = "; divide by 255" if low >= 0 and 2 < high <= 255 else ""
+        raise ValueError(f"images: expected values from 0 to 1, as in training, got values from {low:g} to {high:g}{hint}")
 
 
 def _describe(value) -> str:

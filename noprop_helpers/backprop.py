@@ -10,17 +10,26 @@ from torch import Tensor, nn
 
 
 class BackpropNet(nn.Module):
-    """T blocks in a row, trained by ordinary back-propagation through all of them (paper, eq. 17-19).
+    r"""T blocks in a row, trained by ordinary back-propagation through all of them (paper, eq. 17-19).
 
-    From noise z_T, with time counting noise as everywhere here:
+    From noise z_T, with time counting noise as everywhere here, and a_t = tanh(w_t) learned:
 
-        z_{t-1} = (1 - a_t) z_t + a_t u_hat_t(z_t, x),   u_hat_t = softmax(block_t(x, z_t)) @ W,   a_t = tanh(w_t) learned
+    .. math::
+
+        z_{t-1} &= (1 - a_t) \, z_t + a_t \, \hat u_t \\
+        \hat u_t &= \mathrm{softmax}(\mathrm{block}_t(x, z_t)) \, W
 
     - ``blocks``: T modules (images [B, C, H, W], z [B, D]) -> [B, K]; ``blocks[t - 1]`` is block t
     - ``W``: label embeddings [K, D]; an ``nn.Parameter`` if they are to be learned
     - ``readout``: z_0 -> class scores; the loss is their cross-entropy
 
     The paper does not say where w_t starts: here at atanh(1/2), half old state and half guess.
+
+    Raises ValueError where there is no block.
+
+    >>> net = BackpropNet([nn.Bilinear(2, 3, 3)], W=torch.eye(3), readout=nn.Identity())
+    >>> net.step(1, torch.rand(5, 2), torch.randn(5, 3)).shape
+    torch.Size([5, 3])
     """
 
     def __init__(self, blocks: Sequence[nn.Module], W: Tensor, readout: nn.Module):
@@ -56,6 +65,14 @@ class NeuralODE(nn.Module):
     - ``num_steps``: equal Euler steps. The paper takes 1000
 
     Raises ValueError unless num_steps >= 1.
+
+    >>> def one_euler_step(drift, state, times, **how):
+    ...     return [torch.stack([s, s + (times[1] - times[0]) * d]) for s, d in zip(state, drift(times[0], state))]
+    >>> block = nn.Module()
+    >>> block.encode, block.head = nn.Flatten(), lambda features, z, t: z
+    >>> ode = NeuralODE(block, torch.eye(2), readout=lambda z, W: z, odeint=one_euler_step, num_steps=1)
+    >>> ode(torch.rand(1, 1, 4, 4), torch.ones(1, 2))  # dz/dt = -z, backwards from 1
+    tensor([[2., 2.]])
     """
 
     def __init__(self, block: nn.Module, W: Tensor, readout: nn.Module, odeint: Callable, num_steps: int = 1000):
@@ -79,6 +96,8 @@ class NeuralODE(nn.Module):
 
 
 class _Drift(nn.Module):
+    """dz/dt as torchdiffeq's solvers ask for it: a function of time and state, the features standing still."""
+
     def __init__(self, block: nn.Module, W: Tensor):
         super().__init__()
         self.block, self.W = block, W  # its parameters are the ones the adjoint collects

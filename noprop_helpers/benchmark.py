@@ -22,13 +22,20 @@ INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16
 
 
 def synchronize(device: torch.device | str) -> None:
-    """Wait for what a GPU still has to do; a CPU has always done it."""
+    """Wait for what a GPU still has to do; a CPU has always done it.
+
+    >>> synchronize("cpu")
+    """
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds(run: Callable[[], object], device: torch.device | str = "cpu") -> float:
-    """How long one call takes, all its work on the device included."""
+    """How long one call takes, all its work on the device included.
+
+    >>> seconds(lambda: torch.rand(100).sum()) > 0
+    True
+    """
     synchronize(device)
     start = time.perf_counter()
     run()
@@ -39,7 +46,14 @@ def seconds(run: Callable[[], object], device: torch.device | str = "cpu") -> fl
 def alternate(
     runs: dict[str, Callable[[], object]], repeats: int = 5, warmup: int = 1, device: torch.device | str = "cpu"
 ) -> dict[str, list[float]]:
-    """Call the runs in turn, ``warmup`` rounds unmeasured and ``repeats`` measured: name -> seconds [repeats]."""
+    """Call the runs in turn, ``warmup`` rounds unmeasured and ``repeats`` measured: name -> seconds [repeats].
+
+    Raises ValueError unless there is a run, and a repeat of it.
+
+    >>> times = alternate({"sum": lambda: torch.rand(100).sum(), "sort": lambda: torch.rand(100).sort()}, repeats=3)
+    >>> {name: len(values) for name, values in times.items()}
+    {'sum': 3, 'sort': 3}
+    """
     if repeats < 1 or not runs:
         raise ValueError(f"expected at least one run and one repeat, got {len(runs)} and {repeats}")
     times = {name: [] for name in runs}
@@ -57,6 +71,9 @@ def row(
     """One line of a benchmark: the median of ``values`` and, pair by pair, their ratio to the baseline's.
 
     {"name", "value", "unit", "baseline", "ratio", "ratio_min", "ratio_max"}; without a baseline the last four are None.
+
+    >>> row("stack", [1.0, 2.0, 1.5], "s", baseline="loop", baseline_values=[2.0, 4.0, 3.0])["ratio"]
+    0.5
     """
     result = {"name": name, "value": statistics.median(values), "unit": unit, "baseline": baseline}
     if baseline_values is None:
@@ -66,7 +83,13 @@ def row(
 
 
 def table(rows: list[dict]) -> str:
-    """Rows as text, one line each."""
+    """Rows as text, one line each.
+
+    >>> print(table([row("loop", [2.0], "s"), row("stack", [1.0], "s", "loop", [2.0])]))
+           value  unit  ratio  from   to  to the baseline
+    loop       2  s
+    stack      1  s       0.5   0.5  0.5  loop
+    """
     lines = [("", "value", "unit", "ratio", "from", "to", "to the baseline")]
     for r in rows:
         ratios = ["" if r[key] is None else f"{r[key]:.3g}" for key in ("ratio", "ratio_min", "ratio_max")]
@@ -89,6 +112,9 @@ def matmul_flops(
     """A function that multiplies two square matrices and returns FLOP/s: what the machine can do at best.
 
     2 size^3 floating-point operations, one multiplication and one addition each. The matrices are made once.
+
+    >>> matmul_flops(64)() > 0
+    True
     """
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
@@ -100,6 +126,9 @@ def mlp_flops(num_samples: int, widths: tuple[int, ...], input_gradient: bool = 
 
     Forward, and the gradients of weights and inputs: 6 n_in n_out a sample and layer. The first layer's input gradient,
     2 n_in n_out, is counted only if asked for: nobody needs it where the input is data.
+
+    >>> mlp_flops(1, (2, 3)), mlp_flops(1, (2, 3), input_gradient=True)
+    (24, 36)
     """
     products = [n_in * n_out for n_in, n_out in zip(widths, widths[1:])]
     return num_samples * (6 * sum(products) - (0 if input_gradient else 2 * products[0]))
@@ -111,6 +140,9 @@ def machine(device: torch.device | str = "cpu", packages: tuple[str, ...] = ("to
     {"device", "device_type", "processor", "instruction_sets", "cores", "threads", "tf32", "versions", "platform"}; on a GPU
     the versions hold CUDA, cuDNN and the driver too, and "tf32" says whether float32 may round to TF32, in
     {"products", "convolutions"}. A package that is not installed has the version None.
+
+    >>> machine("cpu", packages=("torch", "no-such-package"))["versions"]["no-such-package"] is None
+    True
     """
     device = torch.device(device)
     on_gpu = device.type == "cuda"
@@ -133,7 +165,12 @@ def machine(device: torch.device | str = "cpu", packages: tuple[str, ...] = ("to
 
 @functools.lru_cache
 def processor() -> tuple[str, frozenset[str]]:
-    """The processor's model, as exactly as the system tells it, and its instruction sets (Linux; elsewhere none are known)."""
+    """The processor's model, as exactly as the system tells it, and its instruction sets (Linux; elsewhere none are known).
+
+    >>> model, instruction_sets = processor()
+    >>> model != ""
+    True
+    """
     told = {}
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -149,14 +186,22 @@ def processor() -> tuple[str, frozenset[str]]:
 
 def computes_bfloat16(device: torch.device | str) -> bool:
     """Whether the device multiplies in bfloat16 by itself. A CPU that does not emulates it, far more slowly than it computes
-    in float32."""
+    in float32.
+
+    >>> computes_bfloat16("cpu") in (True, False)
+    True
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return not processor()[1].isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def peak_memory_mib(device: torch.device | str = "cpu") -> float:
-    """Most memory held so far in MiB: the process on a CPU, PyTorch's allocations on a GPU."""
+    """Most memory held so far in MiB: the process on a CPU, PyTorch's allocations on a GPU.
+
+    >>> peak_memory_mib("cpu") > 1
+    True
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     import resource  # not on Windows, so only where it is used

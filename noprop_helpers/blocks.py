@@ -15,6 +15,9 @@ class DenoisingMLP(nn.Module):
 
     features [B, F], z [B, D] -> [B, K]. The notebook reads the K outputs as the denoised one-hot label itself;
     ``expected_embedding`` reads them as class scores. Raises ValueError on other shapes.
+
+    >>> DenoisingMLP(feature_dim=128, embed_dim=10)(torch.rand(2, 128), torch.randn(2, 10)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(self, feature_dim: int = 128, embed_dim: int = 10, num_classes: int = 10, hidden_dim: int = 256):
@@ -27,6 +30,7 @@ class DenoisingMLP(nn.Module):
         )
 
     def forward(self, features: Tensor, z: Tensor) -> Tensor:
+        """features [B, F], z [B, D] -> [B, K]."""
         if features.shape[1:] != (self.feature_dim,) or z.shape[1:] != (self.embed_dim,) or len(features) != len(z):
             raise ValueError(
                 f"expected features [B, {self.feature_dim}] and z [B, {self.embed_dim}], "
@@ -39,6 +43,9 @@ class LinearDenoiser(nn.Module):
     """One NoProp layer without a hidden one: u_hat = A x + B z + c, linear in features and state.
 
     features [B, F], z [B, D] -> u_hat [B, D]. With squared error it need not be trained: ``normal_equations`` solves it.
+
+    >>> LinearDenoiser(feature_dim=64, embed_dim=10)(torch.rand(2, 64), torch.randn(2, 10)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(self, feature_dim: int, embed_dim: int):
@@ -46,6 +53,7 @@ class LinearDenoiser(nn.Module):
         self.features, self.state = nn.Linear(feature_dim, embed_dim), nn.Linear(embed_dim, embed_dim, bias=False)
 
     def forward(self, features: Tensor, z: Tensor) -> Tensor:
+        """features [B, F], z [B, D] -> u_hat [B, D]. Raises ValueError on other shapes."""
         if features.shape != (len(z), self.features.in_features) or z.shape[1:] != (self.state.in_features,):
             expected = f"features [B, {self.features.in_features}] and z [B, {self.state.in_features}]"
             raise ValueError(f"expected {expected}, got {list(features.shape)} and {list(z.shape)}")
@@ -58,6 +66,9 @@ class ConvEncoder(nn.Module):
     images [B, C, H, W] -> features [B, F]. On 28 x 28 MNIST with ``padding=0`` the flattened size is the notebook's
     1600. More than two ``widths`` add convolutions without pooling; ``norm=True`` puts BatchNorm before every ReLU. Without
     padding two convolutions need sides of 10 pixels, three 18. Raises ValueError on images of another shape.
+
+    >>> ConvEncoder((1, 28, 28), feature_dim=128)(torch.rand(2, 1, 28, 28)).shape
+    torch.Size([2, 128])
     """
 
     def __init__(
@@ -84,6 +95,7 @@ class ConvEncoder(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
+        """images [B, C, H, W] -> features [B, F]."""
         if images.shape[1:] != self.image_shape:
             raise ValueError(f"expected images [B, {', '.join(map(str, self.image_shape))}], got {list(images.shape)}")
         return self.features(images)
@@ -97,6 +109,10 @@ class ConvBlock(nn.Module):
     has the paper's 2.0 M parameters on MNIST. Raises ValueError on other shapes, and on sides under 4 pixels.
 
     ``forward(images, z)`` is ``head(encode(images), z)``: a sampler may encode once and call the head many times.
+
+    >>> block = ConvBlock((1, 8, 8), embed_dim=10, num_classes=10)
+    >>> block(torch.rand(2, 1, 8, 8), torch.randn(2, 10)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(self, image_shape=(1, 28, 28), embed_dim: int = 10, num_classes: int = 10, image_sized: bool = False):
@@ -134,6 +150,7 @@ class ConvBlock(nn.Module):
         return self.fuse(torch.cat([features, self.state_path(z)], dim=1))
 
     def forward(self, images: Tensor, z: Tensor) -> Tensor:
+        """images [B, C, H, W], z [B, D] -> class scores [B, K]."""
         return self.head(self.encode(images), z)
 
 
@@ -142,6 +159,12 @@ class TimedConvBlock(nn.Module):
 
     images [B, C, H, W], z [B, D], t [B] in [0, 1] -> class scores [B, K]. ``forward(images, z, t)`` is
     ``head(encode(images), z, t)``: the image is encoded once, however many steps inference takes.
+
+    Raises ValueError on other shapes, and on sides under 4 pixels.
+
+    >>> block = TimedConvBlock((1, 8, 8), embed_dim=10, num_classes=10)
+    >>> block(torch.rand(2, 1, 8, 8), torch.randn(2, 10), torch.tensor([0.0, 0.5])).shape
+    torch.Size([2, 10])
     """
 
     def __init__(self, image_shape=(1, 28, 28), embed_dim: int = 10, num_classes: int = 10, image_sized: bool = False):
@@ -176,6 +199,7 @@ class TimedConvBlock(nn.Module):
         return self.fuse(torch.cat([features, self.state_path(z), time], dim=1))
 
     def forward(self, images: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """images [B, C, H, W], z [B, D], t [B] -> class scores [B, K]."""
         return self.head(self.encode(images), z, t)
 
 
@@ -184,6 +208,11 @@ class ResidualBlock(nn.Module):
 
     images [B, C, H, W], z [B, D] -> class scores [B, K]. Convolutions, BatchNorm and ReLU with two residual pairs, the
     shape of the ResNet-9 of the DAWNBench competition (Page, 2018). Sides of at least 8 pixels.
+
+    Raises ValueError on smaller images and on other shapes.
+
+    >>> ResidualBlock((3, 8, 8), width=4)(torch.rand(2, 3, 8, 8), torch.randn(2, 10)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(self, image_shape=(3, 32, 32), embed_dim: int = 10, num_classes: int = 10, width: int = 64):
@@ -205,6 +234,7 @@ class ResidualBlock(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, z: Tensor) -> Tensor:
+        """images [B, C, H, W], z [B, D] -> class scores [B, K]. Raises ValueError on other shapes."""
         _check_images(self.image_shape, images)
         _check_features_and_state(images, z, self.embed_dim)
         return self.fuse(torch.cat([self.image_path(images), self.state_path(z)], dim=1))
@@ -215,6 +245,11 @@ def timestep_embedding(t: Tensor, dim: int = 64, max_period: float = 10_000.0) -
 
     Column i and column i + dim/2 are cos and sin of 1000 t / max_period^(i / (dim/2)): the factor 1000 spreads
     continuous time over the range that these frequencies were made for.
+
+    Raises ValueError unless t is a vector and dim is even.
+
+    >>> timestep_embedding(torch.tensor([0.0]), dim=4)
+    tensor([[1., 1., 0., 0.]])
     """
     if t.ndim != 1 or dim < 2 or dim % 2:
         raise ValueError(f"expected t [B] and an even dim, got {list(t.shape)} and {dim}")
@@ -225,9 +260,16 @@ def timestep_embedding(t: Tensor, dim: int = 64, max_period: float = 10_000.0) -
 
 
 class LinearReadout(nn.Linear):
-    """Class scores from a clean state by one linear layer (paper, eq. 14): z [B, D] -> [B, K]. It has no use for W."""
+    """Class scores from a clean state by one linear layer (paper, eq. 14): z [B, D] -> [B, K]. It has no use for W.
+
+    >>> readout, W = LinearReadout(2, 3), torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
+    >>> readout.start_nearest(W)
+    >>> readout(torch.tensor([[1.8, 1.9]]), W).argmax(1)
+    tensor([2])
+    """
 
     def forward(self, z: Tensor, W: Tensor) -> Tensor:
+        """z [B, D] -> class scores [B, K]; W is for readouts that measure distances."""
         return super().forward(z)
 
     @torch.no_grad()
@@ -250,6 +292,11 @@ class RadialReadout(nn.Module):
     """Class scores by distance (paper, eq. 15-16): y = softmax(f(z)) @ W, scores -||y - W_k||^2 / (2 sigma^2).
 
     z [B, D], W [K, D] -> [B, K]; f is linear. Their softmax is the paper's class probability.
+
+    Raises ValueError unless sigma is above 0.
+
+    >>> RadialReadout(embed_dim=2, num_classes=3)(torch.randn(5, 2), W=torch.rand(3, 2)).shape
+    torch.Size([5, 3])
     """
 
     def __init__(self, embed_dim: int, num_classes: int, sigma: float = 1.0):
@@ -259,12 +306,17 @@ class RadialReadout(nn.Module):
         self.linear, self.sigma = nn.Linear(embed_dim, num_classes), sigma
 
     def forward(self, z: Tensor, W: Tensor) -> Tensor:
+        """z [B, D], W [K, D] -> class scores [B, K], none above 0."""
         y = expected_embedding(self.linear(z), W)  # [B, D]
         return -(y[:, None] - W).square().sum(-1) / (2 * self.sigma**2)  # [B, K]
 
 
 class Standardize(nn.Module):
-    """(x - mean) / std with stored constants; fit them once on training data. Shapes broadcast against x."""
+    """(x - mean) / std with stored constants; fit them once on training data. Shapes broadcast against x.
+
+    >>> Standardize.fit(torch.tensor([[1.0], [3.0]]))(torch.tensor([[5.0]]))  # mean 2, deviation 1
+    tensor([[3.]])
+    """
 
     def __init__(self, mean: Tensor, std: Tensor):
         super().__init__()
@@ -281,6 +333,7 @@ class Standardize(nn.Module):
         return cls(mean, torch.where(std > 1e-6, std, torch.ones_like(std)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(x - mean) / std, of the shape of x."""
         return (x - self.mean) / self.std
 
 
@@ -288,6 +341,11 @@ def expected_embedding(logits: Tensor, W: Tensor) -> Tensor:
     """u_hat = softmax(logits) @ W, the mean label embedding under the layer's class probabilities (paper, section 3).
 
     logits [..., K], W [K, D] -> [..., D]. It always lies in the convex hull of the embeddings.
+
+    Raises ValueError unless both have one K.
+
+    >>> expected_embedding(torch.zeros(1, 2), W=torch.eye(2))  # scores that favour no class
+    tensor([[0.5000, 0.5000]])
     """
     if W.ndim != 2 or logits.shape[-1] != W.shape[0]:
         raise ValueError(f"expected logits [..., K] and W [K, D] with one K, got {list(logits.shape)}, {list(W.shape)}")

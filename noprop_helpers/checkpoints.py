@@ -25,6 +25,10 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
     A link stays a link, and what it points to is replaced; a device or a pipe is written to. Raises CheckpointError where
     it cannot be written.
+
+    >>> write_bytes("numbers.bin", b"123")
+    >>> Path("numbers.bin").read_bytes()
+    b'123'
     """
     if not str(path):
         raise CheckpointError("expected the name of a file to write, got an empty one")
@@ -50,7 +54,14 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise CheckpointError now, before hours of work, if a file could not be written at ``path``."""
+    """Raise CheckpointError now, before hours of work, if a file could not be written at ``path``.
+
+    >>> try:
+    ...     check_writable("no-such-folder/model.pt")
+    ... except CheckpointError as error:
+    ...     print(error)
+    cannot write no-such-folder/model.pt: the folder ... does not exist; create it first
+    """
     if not str(path):
         raise CheckpointError("expected the name of a file to write, got an empty one")
     if os.path.isdir(path):
@@ -72,6 +83,10 @@ def save(path: str | Path, content: dict) -> None:
     """Write a dictionary of tensors, numbers, text and nested lists or dictionaries of them, all or nothing.
 
     Raises CheckpointError where it cannot be written.
+
+    >>> save("model.pt", {"state": {"weight": torch.ones(2)}, "epochs": 3})
+    >>> load("model.pt")["epochs"]
+    3
     """
     buffer = io.BytesIO()  # torch tells a full disk in words of its own; the file is written by us
     torch.save({"format": FORMAT, **content}, buffer)
@@ -79,7 +94,12 @@ def save(path: str | Path, content: dict) -> None:
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> dict:
-    """Read what ``save`` wrote. Raises CheckpointError where there is no such file, or it is something else."""
+    """Read what ``save`` wrote. Raises CheckpointError where there is no such file, or it is something else.
+
+    >>> save("model.pt", {"state": {"weight": torch.ones(2)}, "epochs": 3})
+    >>> load("model.pt")["state"]
+    {'weight': tensor([1., 1.])}
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no file {path}")
@@ -97,7 +117,13 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict:
 
 
 def load_state(module: nn.Module, state: dict, source: str | Path) -> None:
-    """Copy saved weights into a module built alike. Raises CheckpointError, with the first misfit, where it is not alike."""
+    """Copy saved weights into a module built alike. Raises CheckpointError, with the first misfit, where it is not alike.
+
+    >>> saved, model = nn.Linear(2, 1), nn.Linear(2, 1)
+    >>> load_state(model, saved.state_dict(), "saved.pt")
+    >>> torch.equal(model.weight, saved.weight)
+    True
+    """
     own = module.state_dict()
     for name in sorted(own.keys() | state.keys()):
         if name not in state:
@@ -113,7 +139,14 @@ def load_state(module: nn.Module, state: dict, source: str | Path) -> None:
 
 
 def check_same(saved: dict, expected: dict, source: str | Path) -> None:
-    """Raise CheckpointError, with the first difference, unless ``saved`` says of itself all that is expected."""
+    """Raise CheckpointError, with the first difference, unless ``saved`` says of itself all that is expected.
+
+    >>> try:
+    ...     check_same({"num_steps": 5}, {"num_steps": 10}, "model.pt")
+    ... except CheckpointError as error:
+    ...     print(error)
+    model.pt has num_steps 5, expected 10
+    """
     for name, value in expected.items():
         if name not in saved:
             raise CheckpointError(f"{source} does not say its {name}; expected {_short(value)}")
@@ -124,7 +157,11 @@ def check_same(saved: dict, expected: dict, source: str | Path) -> None:
 
 
 def checksum(*tensors: Tensor) -> str:
-    """``sha256:<hex>`` of the shapes, types and values of some tensors, in their order."""
+    """``sha256:<hex>`` of the shapes, types and values of some tensors, in their order.
+
+    >>> checksum(torch.zeros(3)) == checksum(torch.zeros(3)) != checksum(torch.zeros(3, 1))
+    True
+    """
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())

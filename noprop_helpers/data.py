@@ -27,13 +27,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import NoPropError
+from .images import DataError, Preparation, as_unit_floats, read_folder
 
 __all__ = ["DataError", "Dataset", "load_dataset", "hold_out", "dataset_checksum"]
-
-
-class DataError(NoPropError):
-    """The data that were asked for are missing, unreadable or inconsistent; the message is one line for the user."""
 
 
 class Dataset(NamedTuple):
@@ -45,11 +41,17 @@ class Dataset(NamedTuple):
     test_images: Tensor  # [M, C, H, W] float32 in [0, 1]
     test_labels: Tensor  # [M] int64 in 0..K-1
     class_names: tuple[str, ...]  # K names; the index is the label
+    preparation: Preparation | None = None  # what a folder of images went through
 
     @property
     def num_classes(self) -> int:
         """K, the number of classes."""
         return len(self.class_names)
+
+    @property
+    def prepared(self) -> str:
+        """What was done to a folder of images, in a line; empty where nothing was."""
+        return self.preparation.done if self.preparation is not None else ""
 
 
 class _Layout(NamedTuple):
@@ -77,24 +79,34 @@ _LAYOUTS = {
 _DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # where the package dataset-fashion-mnist puts it
 _DOWNLOAD_TIMEOUT = 20  # seconds without an answer before a download counts as failed
 
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_PILLOW_MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB", "CMYK": "RGB"}
 
-
-def load_dataset(name: str, root: str | os.PathLike | None = None, progress: bool = False) -> Dataset:
+def load_dataset(
+    name: str,
+    root: str | os.PathLike | None = None,
+    progress: bool = False,
+    image_size: tuple[int, int] | None = None,
+) -> Dataset:
     """Load a data set with its training and test split.
 
     - ``name``: ``digits`` (bundled with scikit-learn, needs no network), ``mnist``, ``fashion_mnist``, ``cifar10``,
-      ``cifar100``, or ``folder:PATH`` with images in PATH/train/CLASS and PATH/test/CLASS, each a .png, .jpg or .jpeg.
-      The images of a folder have one size and are all grey or all colour; transparency is dropped. Labels follow the
-      sorted class names. A relative PATH is looked up in the current folder, then under the root.
+      ``cifar100``, or ``folder:PATH`` with images in PATH/CLASS, of which one in five of every class is tested on, or
+      in PATH/train/CLASS and PATH/test/CLASS, each a .png, .jpg or .jpeg. They become one size and all grey or all
+      colour (``images.read_folder`` says how), and ``Dataset.preparation`` tells what was done. Labels follow the sorted
+      class names. A relative PATH is looked up in the current folder, then under the root.
     - ``root``: the folder that holds torchvision's layout (``MNIST/raw/...``); by default the environment variable
       NOPROP_DATA, else ``./data``. Files that are not there are unpacked from the ``.gz`` files beside them or, for
       Fashion-MNIST, from Debian's package, and otherwise downloaded.
     - ``progress``: show a progress bar for a download and for a folder of images, if stderr is a terminal.
+    - ``image_size``: (width, height) that the images of a folder become; by default their most common size
 
-    Raises DataError if the name is unknown, or the data are missing, damaged or inconsistent.
+    Raises DataError if the name is unknown, a size is asked of data that have their own, or the data are missing, damaged
+    or inconsistent.
+
+    >>> load_dataset("digits").train_images.shape
+    torch.Size([1437, 1, 8, 8])
     """
+    if image_size is not None and not str(name).startswith("folder:"):
+        raise DataError(f"a size can be asked of the images of folder:PATH; {name} comes in its own")
     try:
         if name == "digits":
             return _load_digits()
@@ -104,7 +116,7 @@ def load_dataset(name: str, root: str | os.PathLike | None = None, progress: boo
         if name in ("cifar10", "cifar100"):
             return _load_cifar(name, root, progress)
         if str(name).startswith("folder:"):
-            return _load_folder(name.removeprefix("folder:"), root, progress)
+            return _load_folder(name.removeprefix("folder:"), root, image_size, progress)
     except OSError as error:
         raise DataError(f"{name}: cannot read {error.filename or 'the data'}: {error.strerror or error}") from error
     raise DataError(f"expected a data set from digits, {', '.join(_LAYOUTS)} or folder:PATH, got {name!r}")
@@ -117,6 +129,10 @@ def hold_out(dataset: Dataset, num_validation: int, seed: int = 0) -> Dataset:
     stay for training. The real test split is not in the result, so choices made on it cannot leak into a test score.
 
     Raises ValueError unless 1 <= num_validation <= N - 1.
+
+    >>> tuning = hold_out(load_dataset("digits"), num_validation=300)
+    >>> len(tuning.train_labels), len(tuning.test_labels)
+    (1137, 300)
     """
     num_train = len(dataset.train_labels)
     if not isinstance(num_validation, int) or not 1 <= num_validation < num_train:
@@ -134,6 +150,9 @@ def dataset_checksum(dataset: Dataset) -> str:
     """`sha256:<hex>` of the shapes, the images as uint8 and the labels of both splits, in their order.
 
     The same files give the same checksum on every machine (for JPEG: with the same decoder).
+
+    >>> dataset_checksum(load_dataset("digits")) == dataset_checksum(load_dataset("digits"))
+    True
     """
     digest = hashlib.sha256()
     for images, labels in (
@@ -159,11 +178,6 @@ def _data_root(root: str | os.PathLike | None) -> Path:
     if root.exists() and not root.is_dir():
         raise DataError(f"data root: expected a folder, found a file at {root}; set NOPROP_DATA or --data-root")
     return root
-
-
-def _as_unit_floats(images: Tensor) -> Tensor:
-    """uint8 0..255 -> contiguous float32 in [0, 1]."""
-    return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 # --- digits ---------------------------------------------------------------------------------------------------------
@@ -201,7 +215,7 @@ def _load_idx(name: str, root: Path, progress: bool) -> Dataset:
                 f"{name}: expected labels in 0..{len(class_names) - 1} in {folder / labels_file}, "
                 f"found {labels.max().item()}; fetch the file again"
             )
-        splits += [_as_unit_floats(images.unsqueeze(1)), labels.to(torch.int64)]
+        splits += [as_unit_floats(images.unsqueeze(1)), labels.to(torch.int64)]
     return Dataset(name, *splits, class_names)
 
 
@@ -244,7 +258,7 @@ def _load_cifar(name: str, root: Path, progress: bool) -> Dataset:
     train, test = cifar(root, train=True), cifar(root, train=False)
     splits = []
     for split in (train, test):
-        splits += [_as_unit_floats(torch.from_numpy(split.data).permute(0, 3, 1, 2)), torch.tensor(split.targets)]
+        splits += [as_unit_floats(torch.from_numpy(split.data).permute(0, 3, 1, 2)), torch.tensor(split.targets)]
     return Dataset(name, *splits, tuple(train.classes))
 
 
@@ -318,6 +332,7 @@ def _unpack(name: str, source: Path, root: Path) -> None:
 
 
 def _gunzip(source: Path, target: Path) -> None:
+    """Unpack a .gz file; DataError where it is damaged."""
     try:
         with gzip.open(source) as packed, open(target, "wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)
@@ -372,103 +387,17 @@ def _download(torchvision_class: str, folder: Path, progress: bool) -> None:
 # --- a folder of images ---------------------------------------------------------------------------------------------
 
 
-class _Format(NamedTuple):
-    """What every image of a folder must be like, and the image that set it."""
-
-    width: int
-    height: int
-    mode: str  # "L" or "RGB"
-    first: Path
-
-
-def _load_folder(path: str, root: Path, progress: bool) -> Dataset:
-    """Images in PATH/{train,test}/CLASS/."""
+def _load_folder(path: str, root: Path, image_size: tuple[int, int] | None, progress: bool) -> Dataset:
+    """The images of a folder: see ``images.read_folder``."""
     if not path:
         raise DataError("folder:PATH: expected the path of a folder with train/CLASS/*.png, got none")
     folder = Path(path).expanduser()
     if not folder.is_dir():
         if not (root / folder).is_dir():
             places = folder if folder.is_absolute() else f"{folder} or {root / folder}"
-            raise DataError(f"folder:{path}: expected a folder with train/CLASS/*.png at {places}, found no folder")
+            raise DataError(
+                f"folder:{path}: expected a folder with CLASS/*.png or train/CLASS/*.png at {places}, found no folder"
+            )
         folder = root / folder
-    class_names, test_class_names = _class_names(folder / "train"), _class_names(folder / "test")
-    if class_names != test_class_names:
-        only_train, only_test = set(class_names) - set(test_class_names), set(test_class_names) - set(class_names)
-        raise DataError(
-            f"{folder}: expected the same class folders in train and test, "
-            f"found only in train: {sorted(only_train)}, only in test: {sorted(only_test)}"
-        )
-    expected_format = None
-    splits = []
-    for split in ("train", "test"):
-        files_of_class = [_image_files(folder / split / class_name) for class_name in class_names]
-        files = [file for files in files_of_class for file in files]
-        expected_format = expected_format or _image_format(files[0])
-        counts = torch.tensor([len(class_files) for class_files in files_of_class])
-        labels = torch.arange(len(class_names)).repeat_interleave(counts)
-        splits += [_as_unit_floats(_decode_images(files, expected_format, split, progress)), labels]
-    return Dataset(f"folder:{folder.resolve().name}", *splits, class_names)
-
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    """The sorted names of the class folders; hidden ones (.ipynb_checkpoints) are no classes."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder with one folder of images per class, found none")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise DataError(f"{folder}: expected one folder of images per class, found no folder in it")
-    return tuple(names)
-
-
-def _image_files(folder: Path) -> list[Path]:
-    """The image files of one class, sorted by name; hidden ones (._photo.jpg) are no images."""
-    names = sorted(n for n in os.listdir(folder) if n.lower().endswith(_IMAGE_SUFFIXES) and not n.startswith("."))
-    if not names:
-        raise DataError(f"{folder}: expected at least one image ({', '.join(_IMAGE_SUFFIXES)}), found none")
-    return [folder / name for name in names]
-
-
-@contextlib.contextmanager
-def _open_image(path: Path):
-    """A Pillow image; whatever Pillow raises while it reads and decodes becomes one DataError that names the file."""
-    from PIL import Image  # only folders of images need Pillow
-
-    try:
-        # By content, whatever the name says: Pillow would start Ghostscript for a PostScript file called x.png.
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            if image.mode not in _PILLOW_MODES:
-                raise DataError(f"{path}: expected 8 bits grey or colour, found Pillow's mode {image.mode}; convert it")
-            yield image
-    except (DataError, FileNotFoundError, PermissionError):
-        raise
-    except Exception as error:  # OSError, SyntaxError, struct.error, ...: it depends on the format and the damage
-        size = path.stat().st_size
-        raise DataError(
-            f"{path}: expected a whole image, found {size:,} bytes that do not decode ({error}); replace or delete it"
-        ) from error
-
-
-def _image_format(path: Path) -> _Format:
-    with _open_image(path) as image:
-        return _Format(*image.size, _PILLOW_MODES[image.mode], path)
-
-
-def _decode_images(files: list[Path], expected: _Format, description: str, progress: bool) -> Tensor:
-    """[N, C, H, W] uint8, decoded straight into one array."""
-    import numpy
-    from tqdm.auto import tqdm
-
-    height, width, channels = expected.height, expected.width, len(expected.mode)
-    images = numpy.empty((len(files), height, width, channels), dtype=numpy.uint8)
-    bar = tqdm(files, desc=f"reading {description}", unit=" images", disable=None if progress else True)
-    for i, file in enumerate(bar):
-        with _open_image(file) as image:
-            found = _Format(*image.size, _PILLOW_MODES[image.mode], file)
-            if found[:3] != expected[:3]:
-                raise DataError(
-                    f"{file}: expected {width}x{height} {expected.mode} as in {expected.first}, "
-                    f"found {found.width}x{found.height} {found.mode}; give all images one size and colour mode"
-                )
-            grey_or_rgb = image if image.mode == expected.mode else image.convert(expected.mode)
-            images[i] = numpy.asarray(grey_or_rgb).reshape(height, width, channels)
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
+    *found, _ = read_folder(folder, image_size, progress)  # all but where the test images lie
+    return Dataset(f"folder:{folder.resolve().name}", *found)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 
 def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
-    """One draw from q(z_t | u) = N(sqrt(alpha_bar_t) u, (1 - alpha_bar_t) I), any t at once (DDPM, eq. 4).
+    r"""One draw from q(z_t | u), any t at once (DDPM, eq. 4).
+
+    .. math:: z_t = \sqrt{\bar\alpha_t} \, u + \sqrt{1 - \bar\alpha_t} \, \varepsilon
 
     - ``u``: label embeddings, [B, D]; repeated over any leading dimensions that ``noise`` has beyond these
     - ``alpha_bar_t``: a number, or a tensor that fits the leading dimensions of ``noise``: [B] for noise [B, D],
@@ -21,6 +23,10 @@ def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
     Returns z_t, of the shape of ``noise``.
 
     Raises ValueError on shapes that do not fit or alpha_bar outside [0, 1].
+
+    >>> q_sample(torch.eye(2), alpha_bar_t=0.25, noise=torch.zeros(2, 2))  # half of the label is left
+    tensor([[0.5000, 0.0000],
+            [0.0000, 0.5000]])
     """
     if u.ndim < 2 or noise.shape[-u.ndim :] != u.shape:
         raise ValueError(
@@ -41,10 +47,14 @@ def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
 
 
 def ideal_denoiser(z_t: Tensor, alpha_bar_t: Tensor | float, W: Tensor, log_prior: Tensor) -> Tensor:
-    """E[u | z_t], where u is row k of W with the prior's probability: no guess has a smaller squared error.
+    r"""E[u | z_t], where u is row k of W with the prior's probability: no guess has a smaller squared error.
 
-    Bayes' rule over a list of labels (Karras et al., 2022, eq. 57): p(k | z_t) is proportional to the prior of k times the
-    density of N(sqrt(alpha_bar_t) W[k], 1 - alpha_bar_t) at z_t; u_hat is the mean of W under it.
+    Bayes' rule over a list of labels (Karras et al., 2022, eq. 57); u_hat is the mean of W under
+
+    .. math::
+
+        p(k \mid z_t) &\propto p(k) \, e^{-d_k} \\
+        d_k &= \frac{\| z_t - \sqrt{\bar\alpha_t} \, W_k \|^2}{2 \, (1 - \bar\alpha_t)}
 
     - ``z_t``: states [B, D]
     - ``alpha_bar_t``: one number in [0, 1)
@@ -52,6 +62,11 @@ def ideal_denoiser(z_t: Tensor, alpha_bar_t: Tensor | float, W: Tensor, log_prio
     - ``log_prior``: log p(k | x), one for all states [K] or their own [B, K]
 
     Returns u_hat [B, D]. Raises ValueError on shapes that do not fit or alpha_bar_t outside [0, 1).
+
+    >>> W, even = torch.eye(2), torch.tensor([0.5, 0.5]).log()
+    >>> ideal_denoiser(torch.tensor([[0.0, 0.0], [0.0, 2.0]]), 0.5, W, even).round(decimals=2)  # undecided; nearly sure
+    tensor([[0.5000, 0.5000],
+            [0.0600, 0.9400]])
     """
     alpha_bar_t = float(alpha_bar_t)
     if z_t.ndim != 2 or W.ndim != 2 or z_t.shape[1] != W.shape[1]:
@@ -73,7 +88,12 @@ class FlowPath(NamedTuple):
 
 
 def flow_path(u: Tensor, t: Tensor | float, noise: Tensor, jitter: Tensor | None = None) -> FlowPath:
-    """The straight path of flow matching from label to noise: z_t = (1 - t) u + t noise (paper, eq. 10-11).
+    r"""The straight path of flow matching from label to noise (paper, eq. 10-11).
+
+    .. math::
+
+        z_t &= (1 - t) \, u + t \, \varepsilon \\
+        dz/dt &= \varepsilon - u
 
     - ``u``: label embeddings, where the path is at t = 0, [B, D]
     - ``t``: time in [0, 1], a number or [B]
@@ -82,6 +102,10 @@ def flow_path(u: Tensor, t: Tensor | float, noise: Tensor, jitter: Tensor | None
 
     The velocity dz/dt = noise - u does not depend on t. The paper's time runs the other way: its target is u - noise.
     Raises ValueError on shapes that do not fit.
+
+    >>> path = flow_path(torch.tensor([[1.0, 0.0]]), 0.25, noise=torch.tensor([[-1.0, 2.0]]))
+    >>> path.z, path.velocity
+    (tensor([[0.5000, 0.5000]]), tensor([[-2.,  2.]]))
     """
     t = torch.as_tensor(t, dtype=u.dtype, device=u.device)
     if u.ndim != 2 or noise.shape != u.shape or t.shape not in ((), u.shape[:1]):
@@ -94,11 +118,16 @@ def flow_path(u: Tensor, t: Tensor | float, noise: Tensor, jitter: Tensor | None
 
 
 def forward_chain(u: Tensor, alphas: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The Markov chain z_t = sqrt(alpha_t) z_{t-1} + sqrt(1 - alpha_t) eps_t, started at z_0 = u (DDPM, eq. 2).
+    r"""The Markov chain that noises step by step, started at z_0 = u (DDPM, eq. 2).
+
+    .. math:: z_t = \sqrt{\alpha_t} \, z_{t-1} + \sqrt{1 - \alpha_t} \, \varepsilon_t
 
     u [B, D], alphas [T] -> all states z_0 ... z_T, shape [T + 1, B, D].
 
     Raises ValueError unless u is a matrix and every alpha lies in (0, 1].
+
+    >>> forward_chain(torch.eye(3), torch.tensor([0.9, 0.5])).shape  # z_0, z_1, z_2
+    torch.Size([3, 3, 3])
     """
     if u.ndim != 2:
         raise ValueError(f"u must have shape [B, D], got {list(u.shape)}")
@@ -113,12 +142,19 @@ def forward_chain(u: Tensor, alphas: Tensor, generator: torch.Generator | None =
 
 
 def kl_to_prior(u: Tensor, alpha_bar_T: Tensor | float) -> Tensor:
-    """KL( q(z_T | u) || N(0, I) ) in nats, per sample: what the start of inference does not know it is missing.
+    r"""KL( q(z_T | u) || N(0, I) ) in nats, per sample: what the start of inference does not know it is missing.
 
-    1/2 [ D (-log(1 - alpha_bar_T) - alpha_bar_T) + alpha_bar_T ||u||^2 ], the KL of two Gaussians; the paper's eq. 8
-    holds this term. u [B, D] -> [B].
+    .. math::
+
+        & \tfrac{D}{2} \left( -\log(1 - \bar\alpha_T) - \bar\alpha_T \right) \\
+        & {} + \tfrac12 \, \bar\alpha_T \| u \|^2
+
+    The KL of two Gaussians; the paper's eq. 8 holds this term. u [B, D] -> [B].
 
     Raises ValueError unless u is a matrix and alpha_bar_T is one number in [0, 1).
+
+    >>> kl_to_prior(torch.tensor([[1.0, 0.0]]), 0.5)
+    tensor([0.4431])
     """
     alpha_bar_T = torch.as_tensor(alpha_bar_T, dtype=u.dtype, device=u.device)
     on_cpu = alpha_bar_T.device.type == "cpu"  # elsewhere a look at the value would stall the queue

@@ -8,6 +8,10 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """u_y for the simplest table, W = I: labels [B] int64 -> [B, K] float32 with a single 1 in each row.
 
     Raises ValueError unless labels is an int64 vector with entries in 0..K-1.
+
+    >>> one_hot(torch.tensor([2, 0]), num_classes=3)
+    tensor([[0., 0., 1.],
+            [1., 0., 0.]])
     """
     if labels.ndim != 1 or labels.dtype != torch.int64:
         raise ValueError(f"labels must have shape [B] and dtype int64, got {list(labels.shape)} {labels.dtype}")
@@ -19,12 +23,22 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def gaussian(num_classes: int, embed_dim: int, generator: torch.Generator | None = None) -> Tensor:
-    """Random rows of squared length about 1: a table [K, D] with independent entries N(0, 1/D)."""
+    """Random rows of squared length about 1: a table [K, D] with independent entries N(0, 1/D).
+
+    >>> W = gaussian(10, 1000, torch.Generator().manual_seed(0))
+    >>> W.shape, round(W.square().sum(1).mean().item(), 1)
+    (torch.Size([10, 1000]), 1.0)
+    """
     return torch.randn(num_classes, embed_dim, generator=generator) / embed_dim**0.5
 
 
 def orthogonal(num_classes: int, embed_dim: int, generator: torch.Generator | None = None) -> Tensor:
-    """Random orthonormal rows: a table [K, D] with W @ W.T = I. Raises ValueError unless D >= K."""
+    """Random orthonormal rows: a table [K, D] with W @ W.T = I. Raises ValueError unless D >= K.
+
+    >>> W = orthogonal(3, 5)
+    >>> torch.allclose(W @ W.T, torch.eye(3), atol=1e-5)
+    True
+    """
     if embed_dim < num_classes:
         raise ValueError(f"{num_classes} orthogonal rows need embed_dim >= {num_classes}, got {embed_dim}")
     basis, triangle = torch.linalg.qr(torch.randn(embed_dim, num_classes, generator=generator))
@@ -38,6 +52,11 @@ def prototypes(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 
     images [N, C, H, W], labels [N], training split only -> [K, C*H*W], rows as the images are given (standardise first
     if the network sees standardised pixels). Raises ValueError where a class has no image.
+
+    >>> images = torch.tensor([0.0, 0.4, 0.5, 0.7, 1.5, 9.0]).view(6, 1, 1, 1)  # of one pixel each
+    >>> prototypes(images, labels=torch.tensor([0, 0, 0, 0, 0, 1]), num_classes=2)
+    tensor([[0.5000],
+            [9.0000]])
     """
     if images.ndim != 4 or labels.shape != (len(images),):
         raise ValueError(f"expected images [N, C, H, W] and labels [N], got {list(images.shape)}, {list(labels.shape)}")
@@ -55,8 +74,32 @@ def nearest_class(z: Tensor, W: Tensor) -> Tensor:
     """The class whose embedding is nearest to each state (squared distance): z [B, D], W [K, D] -> [B] int64.
 
     For one-hot embeddings this is the largest entry of z.
+
+    Raises ValueError unless both have one D.
+
+    >>> nearest_class(torch.tensor([[0.9, 0.2], [0.1, 0.4]]), W=torch.eye(2))
+    tensor([0, 1])
     """
-    if z.ndim != 2 or W.ndim != 2 or z.shape[1] != W.shape[1]:
-        raise ValueError(f"expected z [B, D] and W [K, D] with one D, got {list(z.shape)} and {list(W.shape)}")
+    _check_state(z, W)
     # ||z - w||^2 = ||z||^2 - 2 z.w + ||w||^2; ||z||^2 is the same for every class.
     return (W.square().sum(1) - 2 * z @ W.T).argmin(1)
+
+
+def nearest_distribution(z: Tensor, W: Tensor) -> Tensor:
+    """How likely each class is for a label state: z [B, D], W [K, D] -> p [B, K], rows at least 0 with sum 1.
+
+    p is the distribution nearest to ``-||z - W_k||^2 / 2`` (Martins & Astudillo, 2016, call it sparsemax). Its largest entry
+    is the nearest class. With orthonormal rows, one-hot ones among them, a state that is a mixture ``p @ W`` gives back p.
+    """
+    _check_state(z, W)
+    scores = z @ W.T - W.square().sum(1) / 2  # up to a number per row, which changes nothing
+    ordered = scores.sort(1, descending=True).values
+    rank = torch.arange(1, len(W) + 1, device=z.device)
+    excess = ordered.cumsum(1) - 1  # of the sum over 1, had only the first so many classes a share
+    num_classes = (ordered * rank > excess).sum(1, keepdim=True)  # that have one
+    return (scores - excess.gather(1, num_classes - 1) / num_classes).clamp(min=0)
+
+
+def _check_state(z: Tensor, W: Tensor) -> None:
+    if z.ndim != 2 or W.ndim != 2 or z.shape[1] != W.shape[1]:
+        raise ValueError(f"expected z [B, D] and W [K, D] with one D, got {list(z.shape)} and {list(W.shape)}")

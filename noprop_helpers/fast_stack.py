@@ -21,6 +21,13 @@ class MLPStack(nn.Module):
 
     Forward and backward pass are written out, without automatic differentiation, and reuse their memory from step to step:
     on a CPU its bookkeeping, and fetching fresh memory for every intermediate result, cost a good part of such a step.
+
+    Raises ValueError on layers of another kind, or of several shapes.
+
+    >>> layers = [nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)) for _ in range(6)]
+    >>> stack, features, z = MLPStack(layers), torch.rand(7, 3), torch.randn(6, 7, 2)
+    >>> torch.allclose(stack(features, z)[1], layers[1](torch.cat([features, z[1]], 1)), atol=1e-5)
+    True
     """
 
     def __init__(self, layers: Sequence[nn.Module], output_gradient: Callable[[Tensor, Tensor], Tensor] | None = None):
@@ -43,6 +50,7 @@ class MLPStack(nn.Module):
 
     @torch.no_grad()
     def forward(self, features: Tensor, z: Tensor) -> Tensor:
+        """features [B, F], z [T, B, D] -> outputs [T, B, K]. Raises ValueError on other shapes."""
         _check_states(z, len(self))
         size = features.shape[1] + z.shape[2]
         if size != self.first.shape[1] or z.shape[1] != len(features):
@@ -58,7 +66,10 @@ class MLPStack(nn.Module):
         return torch.baddbmm(self.second_bias.mT, self.second, self._hidden.mT).mT
 
     def loss_gradients(self, features: Tensor, z: Tensor, target: Tensor, loss: Callable) -> Tensor:
-        """Replace every parameter's gradient by that of its own layer's mean loss: -> mean losses [T] (see ``fit_stack``)."""
+        """Replace every parameter's gradient by that of its own layer's mean loss: -> mean losses [T] (see ``fit_stack``).
+
+        Raises ValueError unless the loss is one number for each layer and sample.
+        """
         outputs = self(features, z).requires_grad_(self.output_gradient is None)
         losses = loss(outputs, target)  # [T, B]
         if losses.shape != z.shape[:2] or losses.numel() == 0:
@@ -118,6 +129,7 @@ class MLPStack(nn.Module):
 
 
 def _two_linear(layer: nn.Module) -> tuple[nn.Linear, nn.Linear]:
+    """The two linear layers of a perceptron that is built as ``MLPStack`` knows it; ValueError on any other module."""
     parts = [module for module in layer.modules() if not list(module.children())]
     own = {p for part in parts for p in part.parameters()} == set(layer.parameters())
     if (

@@ -17,6 +17,11 @@ def extract_patches(images: Tensor, size: int) -> Tensor:
 
     L = (H - size + 1)(W - size + 1), row by row. A flat patch stays near zero: 0.1 (in units where pixels are 0..1) is
     added to the standard deviation, so that faint noise is not blown up.
+
+    Raises ValueError on images that are smaller than a patch.
+
+    >>> extract_patches(torch.rand(2, 1, 8, 8), size=3).shape  # 6 x 6 places of 9 pixels
+    torch.Size([2, 36, 9])
     """
     if images.ndim != 4 or min(images.shape[2:]) < size:
         raise ValueError(f"expected images [B, C, H, W] with H, W >= {size}, got {list(images.shape)}")
@@ -33,6 +38,11 @@ def zca_whitening(x: Tensor, epsilon: float = 0.1) -> tuple[Tensor, Tensor]:
     """Mean [d] and the symmetric matrix P [d, d] that makes (x - mean) @ P white: x [N, d].
 
     P = E (L + epsilon)^(-1/2) E^T for the covariance E L E^T; epsilon keeps directions of little variance small.
+
+    >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([5.0, 0.5])
+    >>> mean, P = zca_whitening(x, epsilon=0.0)
+    >>> torch.allclose(torch.cov(((x - mean) @ P).T, correction=0), torch.eye(2), atol=1e-3)
+    True
     """
     mean = x.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(x.T, correction=0))
@@ -40,7 +50,14 @@ def zca_whitening(x: Tensor, epsilon: float = 0.1) -> tuple[Tensor, Tensor]:
 
 
 def kmeans(x: Tensor, num_centres: int, num_iterations: int = 10, generator: torch.Generator | None = None) -> Tensor:
-    """Lloyd's algorithm from randomly chosen points: x [N, d] -> centres [k, d]. An empty cluster keeps its centre."""
+    """Lloyd's algorithm from randomly chosen points: x [N, d] -> centres [k, d]. An empty cluster keeps its centre.
+
+    Raises ValueError where there are fewer points than centres.
+
+    >>> kmeans(torch.tensor([[0.0], [0.2], [4.0], [4.2]]), num_centres=2).sort(0).values
+    tensor([[0.1000],
+            [4.1000]])
+    """
     if x.ndim != 2 or len(x) < num_centres:
         raise ValueError(f"expected x [N, d] with N >= {num_centres} points, got {list(x.shape)}")
     start = torch.randperm(len(x), generator=generator, device=x.device)[:num_centres]
@@ -60,6 +77,10 @@ def principal_components(
 
     Far cheaper than all d eigenvectors. The projected coordinates are uncorrelated exactly; the last few directions are
     only nearly the leading ones.
+
+    >>> variances, directions = principal_components(torch.tensor([[-2.0, 0.0], [2.0, 0.0], [0.0, -1.0], [0.0, 1.0]]), 2)
+    >>> variances
+    tensor([2.0000, 0.5000])
     """
     covariance = torch.cov(x.T, correction=0)
     basis = torch.randn(len(covariance), num_components, generator=generator, dtype=x.dtype, device=x.device)
@@ -77,6 +98,10 @@ def patch_filters(
     images [N, C, H, W]; d = C * size * size. A patch's similarity to a centre is the inner product of the whitened patch and
     the centre's direction, less its mean over all centres: patch @ filters + bias. Whitening and centres are folded into
     the filters; all three are of ``num_patches`` random patches.
+
+    >>> filters, bias, deviation = patch_filters(torch.rand(20, 1, 8, 8), patch_size=3, num_centres=4, num_patches=200)
+    >>> filters.shape, bias.shape, deviation.shape
+    (torch.Size([9, 4]), torch.Size([4]), torch.Size([4]))
     """
     per_image = -(-num_patches // len(images))
     patches = torch.cat([_random_patches(chunk, patch_size, per_image, generator) for chunk in images.split(500)])
@@ -92,6 +117,10 @@ class PatchFeatures(nn.Module):
 
     All zero until fitted or loaded: filters [C * size * size, k], their bias [k], and of the k * grid * grid pooled
     similarities the mean and the projection on F directions.
+
+    >>> encoder = PatchFeatures(channels=1, num_centres=4, patch_size=3, feature_dim=6)
+    >>> encoder.fit(torch.rand(30, 1, 8, 8), num_patches=300)(torch.rand(2, 1, 8, 8)).shape
+    torch.Size([2, 6])
     """
 
     def __init__(self, channels: int, num_centres: int = 256, patch_size: int = 6, grid: int = 3, feature_dim: int = 512):
@@ -121,6 +150,7 @@ class PatchFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        """images [B, C, H, W] -> features [B, F]. Raises ValueError on another number of channels."""
         # A few images at a time: their tables of activations then stay in the processor's cache.
         pooled = torch.cat([self.pooled(chunk) for chunk in images.split(8)])
         return (pooled - self.pooled_mean) @ self.projection
@@ -163,6 +193,10 @@ class SignedPatches(nn.Module):
       mirroring has nothing to say of a label that is not
     - ``num_random``: F, if above 0, of random features max(0, pooled @ R + b) of these numbers, R and b Gaussian (an arc-cosine
       kernel; Cho & Saul, 2009; Rahimi & Recht, 2007). 0 takes the numbers themselves
+
+    >>> encoder = SignedPatches(channels=1, num_centres=4, patch_size=3, grid=2)
+    >>> encoder.fit(torch.rand(30, 1, 8, 8), num_patches=300)(torch.rand(2, 1, 8, 8)).shape  # 2 * 4 * 2 * 2
+    torch.Size([2, 32])
     """
 
     def __init__(
@@ -193,6 +227,7 @@ class SignedPatches(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        """images [B, C, H, W] -> features [B, F]. Raises ValueError on another number of channels."""
         # So many images at a time that their tables of similarities stay in the processor's cache.
         chunk = max(1, 5_000_000 // (images.shape[2:].numel() * len(self.bias)))
         pooled = torch.cat([self._of_both_sides(few) for few in images.split(chunk)])
@@ -228,6 +263,9 @@ def encode(encoder, images: Tensor, batch_size: int = 128, progress=None) -> Ten
     """Features of a frozen encoder, computed once: images [N, ...] -> [N, F]. ``progress`` may wrap the list of chunks.
 
     Small chunks keep the intermediate maps in the processor's cache.
+
+    >>> encode(nn.Flatten(), torch.rand(5, 1, 2, 2), batch_size=2).shape
+    torch.Size([5, 4])
     """
     chunks, features = images.split(batch_size), None
     for i, chunk in enumerate(progress(chunks) if progress else chunks):

@@ -12,7 +12,11 @@ Step = Callable[[int, Tensor, Tensor], Tensor]
 
 
 def on_side_stream(work: Callable[[], Tensor]) -> Tensor:
-    """Run ``work`` in a CUDA stream of its own, as PyTorch asks for what is going to be recorded; the caller's waits."""
+    """Run ``work`` in a CUDA stream of its own, as PyTorch asks for what is going to be recorded; the caller's waits.
+
+    >>> if torch.cuda.is_available():
+    ...     assert on_side_stream(lambda: torch.ones(2, device="cuda").sum()) == 2
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -26,6 +30,11 @@ def cuda_graph(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
     ``work`` must have run a few times before, ``on_side_stream``: then kernels are chosen and optimizer states exist. What it
     returns is overwritten by the next replay. Optimizers need ``capturable=True``.
+
+    >>> if torch.cuda.is_available():
+    ...     x = torch.zeros(1, device="cuda")
+    ...     add_one = cuda_graph(lambda: x.add_(1))
+    ...     assert add_one() == 1 and add_one() == 2
     """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -44,6 +53,12 @@ class ReplayedSteps:
     A layer's first ``warmup`` batches run as they are, and so does every batch of another shape than the first one, as the
     last of an epoch. A replay draws its random numbers from torch's global random state, as the step itself would: the
     same seed gives the same training. The loss that comes back is overwritten by the layer's next step.
+
+    >>> def product(t, x, y):
+    ...     return (t * x * y).sum()
+    >>> steps = ReplayedSteps(product, record=lambda work: work, warm_up=lambda work: work())  # on a GPU: (product)
+    >>> steps(2, torch.ones(3), torch.ones(3))
+    tensor(6.)
     """
 
     warmup = 3

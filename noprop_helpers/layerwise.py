@@ -24,6 +24,14 @@ def fit_layers(
 
     loss(outputs [B, K], target) -> [B]. Returns every layer's mean loss over the pass, shape [T].
     No layer ever waits for another: the two loops could be swapped, or the inner one spread over T machines.
+
+    Raises ValueError unless there is a batch, an optimizer for each layer, and in z a state for each.
+
+    >>> layers = [nn.Bilinear(3, 2, 2) for _ in range(4)]  # any modules (features, z) -> outputs
+    >>> optimizers = [torch.optim.Adam(layer.parameters()) for layer in layers]
+    >>> batch = torch.rand(7, 3), torch.randn(4, 7, 2), torch.rand(7, 2)  # features, a state for each layer, target
+    >>> fit_layers(layers, optimizers, [batch], lambda outputs, target: (outputs - target).square().sum(-1)).shape
+    torch.Size([4])
     """
     if len(layers) != len(optimizers) or len(layers) == 0:
         raise ValueError(f"expected one optimizer per layer, got {len(layers)} layers, {len(optimizers)} optimizers")
@@ -46,6 +54,13 @@ class LayerStack(nn.Module):
     forward(features [B, F], z [T, B, D]) -> outputs [T, B, K], equal to calling each layer on its own state. An
     element-wise optimizer (Adam, AdamW, SGD) on the stack is T separate optimizers; anything that mixes elements
     (gradient clipping by the global norm) is not. ``copy_to`` writes the trained slices back into plain layers.
+
+    Raises ValueError where there is no layer, and on layers with buffers, such as BatchNorm.
+
+    >>> layers = [nn.Bilinear(3, 2, 2) for _ in range(4)]
+    >>> stack, features, z = LayerStack(layers), torch.rand(7, 3), torch.randn(4, 7, 2)
+    >>> torch.allclose(stack(features, z)[1], layers[1](features, z[1]), atol=1e-5)
+    True
     """
 
     def __init__(self, layers: Sequence[nn.Module]):
@@ -65,6 +80,7 @@ class LayerStack(nn.Module):
         return len(self.stacked[0])
 
     def forward(self, features: Tensor, z: Tensor) -> Tensor:
+        """features [B, F], z [T, B, D] -> outputs [T, B, K]. Raises ValueError unless z has a state for each layer."""
         _check_states(z, len(self))
 
         def one_layer(parameters, state):
@@ -103,6 +119,14 @@ def fit_stack(
     loss(outputs [T, B, K], target) -> [T, B]: averaged over the batch, summed over layers, so that no layer's gradient
     sees another's loss. Returns each layer's mean loss, shape [T]. ``after_step`` is called once a batch (learning-rate
     schedules, progress bars).
+
+    Raises ValueError where there is no batch, or z has not a state for each layer.
+
+    >>> stack = LayerStack([nn.Bilinear(3, 2, 2) for _ in range(4)])
+    >>> optimizer = torch.optim.Adam(stack.parameters())
+    >>> batch = torch.rand(7, 3), torch.randn(4, 7, 2), torch.rand(7, 2)  # features, a state for each layer, target
+    >>> fit_stack(stack, optimizer, [batch], lambda outputs, target: (outputs - target).square().sum(-1)).shape
+    torch.Size([4])
     """
     own, totals, count = set(stack.parameters()), 0.0, 0
     shared = [p for group in optimizer.param_groups for p in group["params"] if p not in own]
@@ -121,6 +145,11 @@ def layers_for_rank(num_layers: int, rank: int, world_size: int) -> range:
     """The layers, numbered from 1, that process ``rank`` of ``world_size`` trains: contiguous, sizes differ by one at most.
 
     With more processes than layers the last ones get none.
+
+    Raises ValueError unless 0 <= rank < world_size and there is a layer.
+
+    >>> [list(layers_for_rank(10, rank, world_size=3)) for rank in range(3)]
+    [[1, 2, 3, 4], [5, 6, 7], [8, 9, 10]]
     """
     if num_layers < 1 or world_size < 1 or not 0 <= rank < world_size:
         raise ValueError(f"expected layers >= 1 and 0 <= rank < world_size, got {num_layers}, {rank}, {world_size}")

@@ -8,21 +8,43 @@ from torch import Tensor, nn
 
 
 def squared_error(u_hat: Tensor, u: Tensor) -> Tensor:
-    """||u_hat - u||^2 / D, the published notebook's loss: u_hat [..., B, D], u [B, D] -> [..., B]."""
+    """||u_hat - u||^2 / D, the published notebook's loss: u_hat [..., B, D], u [B, D] -> [..., B].
+
+    Raises ValueError on shapes that do not fit.
+
+    >>> squared_error(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]))
+    tensor([0.5000])
+    """
     _check_target("u_hat", u_hat, u)
     return (u_hat - u).square().sum(-1) / u.shape[-1]
 
 
 def squared_error_gradient(u_hat: Tensor, u: Tensor) -> Tensor:
-    """Of ``squared_error`` by u_hat: 2 (u_hat - u) / D. u_hat [..., B, D], u [B, D] -> [..., B, D]."""
+    """Of ``squared_error`` by u_hat: 2 (u_hat - u) / D. u_hat [..., B, D], u [B, D] -> [..., B, D].
+
+    Raises ValueError on shapes that do not fit.
+
+    >>> squared_error_gradient(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]))
+    tensor([[1., 0.]])
+    """
     _check_target("u_hat", u_hat, u)
     return (u_hat - u) * (2 / u.shape[-1])
 
 
 def dt_loss(u_hat: Tensor, u: Tensor, snr_weight: Tensor | float, num_steps: int, eta: float = 0.1) -> Tensor:
-    """Denoising term of NoProp-DT: T/2 * eta * (SNR(t-1) - SNR(t)) * ||u_hat - u||^2 (paper, eq. 8).
+    r"""Denoising term of NoProp-DT (paper, eq. 8).
+
+    .. math::
+
+        \mathcal L_t &= \tfrac{T}{2} \, \eta \, w_t \, \| \hat u - u \|^2 \\
+        w_t &= \mathrm{SNR}(t-1) - \mathrm{SNR}(t)
 
     u_hat [..., B, D], u [B, D] -> [..., B]. ``snr_weight`` is a number, or [T] for u_hat [T, B, D].
+
+    Raises ValueError on shapes that do not fit.
+
+    >>> dt_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]), snr_weight=4.0, num_steps=10, eta=0.1)
+    tensor([2.])
     """
     _check_target("u_hat", u_hat, u)
     snr_weight = torch.as_tensor(snr_weight, dtype=u_hat.dtype, device=u_hat.device)
@@ -35,9 +57,16 @@ def dt_loss(u_hat: Tensor, u: Tensor, snr_weight: Tensor | float, num_steps: int
 
 
 def ct_loss(u_hat: Tensor, u: Tensor, snr_rate: Tensor, eta: float = 1.0) -> Tensor:
-    """Denoising term of NoProp-CT: 1/2 * eta * (-SNR'(t)) * ||u_hat - u||^2 (paper, eq. 9; there time runs the other way).
+    r"""Denoising term of NoProp-CT (paper, eq. 9; there time runs the other way).
+
+    .. math:: \tfrac12 \, \eta \, (-\mathrm{SNR}'(t)) \, \| \hat u - u \|^2
 
     u_hat, u [B, D]; snr_rate [B] holds -SNR'(t) >= 0, how fast the signal fades at each sample's time -> [B].
+
+    Raises ValueError on shapes that do not fit.
+
+    >>> ct_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]), snr_rate=torch.tensor([3.0]))
+    tensor([1.5000])
     """
     _check_target("u_hat", u_hat, u)
     if snr_rate.shape != u.shape[:1]:
@@ -46,20 +75,38 @@ def ct_loss(u_hat: Tensor, u: Tensor, snr_rate: Tensor, eta: float = 1.0) -> Ten
 
 
 def fm_loss(v_hat: Tensor, velocity: Tensor) -> Tensor:
-    """Flow matching: ||v_hat - velocity||^2 (paper, eq. 12). v_hat, velocity [B, D] -> [B]."""
+    """Flow matching: ||v_hat - velocity||^2 (paper, eq. 12). v_hat, velocity [B, D] -> [B].
+
+    Raises ValueError on shapes that do not fit.
+
+    >>> fm_loss(torch.tensor([[1.0, 2.0]]), velocity=torch.tensor([[0.0, 0.0]]))
+    tensor([5.])
+    """
     _check_target("v_hat", v_hat, velocity)
     return (v_hat - velocity).square().sum(-1)
 
 
 def readout_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy -log softmax(logits)[y] in nats: logits [..., B, K], labels [B] -> [..., B] (paper, eq. 14)."""
+    """Cross-entropy -log softmax(logits)[y] in nats: logits [..., B, K], labels [B] -> [..., B] (paper, eq. 14).
+
+    Raises ValueError on shapes that do not fit.
+
+    >>> readout_loss(torch.zeros(1, 4), labels=torch.tensor([2]))  # four classes, no idea: log 4
+    tensor([1.3863])
+    """
     _check_labels(logits, labels)
     index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
     return -logits.log_softmax(-1).gather(-1, index).squeeze(-1)
 
 
 def readout_loss_gradient(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of ``readout_loss`` by the logits: softmax(logits) - one_hot(y). logits [..., B, K], labels [B] -> [..., B, K]."""
+    """Of ``readout_loss`` by the logits: softmax(logits) - one_hot(y). logits [..., B, K], labels [B] -> [..., B, K].
+
+    Raises ValueError on shapes that do not fit.
+
+    >>> readout_loss_gradient(torch.zeros(1, 4), labels=torch.tensor([2]))
+    tensor([[ 0.2500,  0.2500, -0.7500,  0.2500]])
+    """
     _check_labels(logits, labels)
     return logits.softmax(-1) - nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
 

@@ -6,6 +6,7 @@ label; a loss per layer to train, a sampler over the layers to predict. All mode
 - ``num_layers``, how many parts train apart from one another: T, or 1 where one block serves all times
 - ``layer_loss(t, features, labels, generator) -> [B]``, the loss of part t alone
 - ``loss(images, labels, generator)``, their sum over parts, mean over the batch; ``predict(images, generator) -> [B]``
+- ``probabilities(images, generator) -> [B, K]``, how likely the model finds each class
 - ``save(path)`` and ``load(path)``, and ``identity()``, what a file's weights are worth nothing without
 
 Prediction does not depend on training mode and does not change it.
@@ -19,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from . import NoPropError, checkpoints
-from .augment import check_images
+from .augment import check_images, check_like
 from .backprop import BackpropNet, NeuralODE
 from .blocks import expected_embedding
 from .diffusion import flow_path, kl_to_prior, q_sample
-from .embeddings import nearest_class
+from .embeddings import nearest_class, nearest_distribution
 from .losses import ct_loss, dt_loss, fm_loss, readout_loss, readout_loss_gradient, squared_error, squared_error_gradient
 from .samplers import sample_euler, sample_posterior, sample_renoise
 from .schedules import LearnedGamma, posterior_coefficients, snr_weights
@@ -31,7 +32,15 @@ from .schedules import LearnedGamma, posterior_coefficients, snr_weights
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model as it predicts, dropout off and BatchNorm on its running averages; afterwards its modes are as they were."""
+    """The model as it predicts, dropout off and BatchNorm on its running averages; afterwards its modes are as they were.
+
+    >>> layer = nn.Dropout(0.5)
+    >>> with evaluating(layer):
+    ...     layer.training
+    False
+    >>> layer.training
+    True
+    """
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -43,7 +52,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class _Model(nn.Module):
-    """What the models share: label embeddings, given or learned, and files of weights."""
+    """What the models share: label embeddings, given or learned, what is known of their data, and files of weights.
+
+    ``image_shape`` (C, H, W) and ``class_names`` are of the data that a run trained the model on, see ``trained_on``; where
+    nobody said so, None.
+    """
+
+    image_shape: tuple[int, int, int] | None = None
+    class_names: tuple[str, ...] | None = None
 
     num_layers = 1
     layer_local = True  # one block that takes every step: no step's loss reaches another step
@@ -59,10 +75,38 @@ class _Model(nn.Module):
 
     def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Sum over layers of the batch-mean loss: images [B, C, H, W], labels [B] -> scalar."""
+        self._check(images)
         check_images(images, labels, len(self.W))
         features = self.encoder(images)
         losses = [self.layer_loss(t, features, labels, generator).mean() for t in range(1, self.num_layers + 1)]
         return torch.stack(losses).sum()
+
+    def trained_on(self, image_shape: tuple[int, int, int], class_names: tuple[str, ...]) -> "_Model":
+        """Say what it is trained on: from now on it refuses images of another shape or type, or with values outside [0, 1].
+
+        Returns the model itself. Raises NoPropError where these are not as many classes as it has.
+        """
+        if len(class_names) != len(self.W):
+            raise NoPropError(f"expected {len(self.W)} class names, got {len(class_names)}")
+        self.image_shape, self.class_names = tuple(image_shape), tuple(class_names)
+        return self
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor, generator: torch.Generator | None = None, num_walks: int = 10) -> Tensor:
+        """How likely the model finds each class: images [B, C, H, W] -> [B, K], rows at least 0 with sum 1.
+
+        The mean over ``num_walks`` walks, each from fresh noise, of the distribution at their ends (``nearest_distribution``
+        of it, or the softmax of a readout). It says how sure the model is, not how often it is right.
+        """
+        walks = [self._distribution(images, generator) for _ in range(_at_least_one(num_walks, "num_walks"))]
+        return torch.stack(walks).mean(0)
+
+    def _check(self, images: Tensor) -> None:
+        """That images can be used and, where it is known what the model was trained on, are like those."""
+        if self.image_shape is None:
+            check_images(images)
+        else:
+            check_like(images, self.image_shape, self.W.dtype)
 
     def identity(self) -> dict:
         """What the weights alone do not tell, as plain data: the kind of model, and the numbers that it computes with."""
@@ -108,6 +152,17 @@ class NoPropDT(_Model):
     - ``eta``: for "elbo", weight of the denoising term (0.1 in the paper)
     - ``inference``: what ``predict`` does unless told otherwise: "sample" draws a label, by steps from the posterior; "answer"
       leaves the posterior's noise out, and is right more often (chapter 6); levels [T] re-noise to these (``sample_renoise``)
+
+    Raises NoPropError where these do not fit each other, and on a layer t that there is not.
+
+    >>> from noprop_helpers.blocks import DenoisingMLP
+    >>> from noprop_helpers.schedules import cosine_alpha_bar
+    >>> layers = [DenoisingMLP(feature_dim=64, embed_dim=3, num_classes=3) for _ in range(5)]
+    >>> model = NoPropDT(nn.Flatten(), layers, W=torch.eye(3), alpha_bar=cosine_alpha_bar(5))
+    >>> images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
+    >>> model.loss(images, labels).backward()  # each layer's gradient is that of its own term
+    >>> model.predict(images).shape, model.locality
+    (torch.Size([4]), 'layer-local')
     """
 
     def __init__(
@@ -147,6 +202,7 @@ class NoPropDT(_Model):
 
     @property
     def num_layers(self) -> int:
+        """T."""
         return len(self.layers)
 
     @property
@@ -224,7 +280,7 @@ class NoPropDT(_Model):
         ``callback(t, z, u_hat)`` sees every new state, as in the samplers. ``noise=False`` leaves out the sqrt(c_t) eps
         of every posterior step: the chain then answers, where otherwise it samples (chapter 6). None is the model's own way.
         """
-        check_images(images)
+        self._check(images)
         noise = self.inference_noise if noise is None else noise
         _check_noise(self.levels, noise)
         z = self._noise(len(images), generator)
@@ -245,13 +301,21 @@ class NoPropDT(_Model):
         """Class of a clean state: what the readout says, else the nearest embedding. z [B, D] -> [B] int64."""
         return nearest_class(z, self.W) if self.readout is None else self.readout(z, self.W).argmax(1)
 
+    def _distribution(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Of the last layer's u_hat, or what the readout makes of z_0: images [B, C, H, W] -> [B, K]."""
+        end = {}
+        self.predict(images, generator, lambda t, z, u_hat: end.update(z=z, u_hat=u_hat))
+        if self.readout is None:
+            return nearest_distribution(end["u_hat"], self.W)
+        return self.readout(end["z"], self.W).softmax(1)
+
     @torch.no_grad()
     def predict_alone(self, images: Tensor, t: int, generator: torch.Generator | None = None) -> Tensor:
         """Layer t alone, given pure noise instead of its usual input: images -> classes [B] int64.
 
         For the top layer, t = T, pure noise is the usual input: this is inference stopped after one step.
         """
-        check_images(images)
+        self._check(images)
         self._check_layer(t)
         z = self._noise(len(images), generator)
         with evaluating(self):
@@ -262,10 +326,10 @@ class NoPropDT(_Model):
             raise NoPropError(f"expected a layer from 1 to {self.num_layers}, got {t}")
 
 
-def _at_least_one(num_steps: int) -> int:
-    if num_steps < 1:
-        raise NoPropError(f"num_steps must be at least 1, got {num_steps}")
-    return num_steps
+def _at_least_one(number: int, name: str = "num_steps") -> int:
+    if number < 1:
+        raise NoPropError(f"{name} must be at least 1, got {number}")
+    return number
 
 
 def _levels(inference: str | Tensor, num_layers: int) -> Tensor | None:
@@ -301,12 +365,18 @@ class _Flow(_Model):
 
         ``num_steps`` replaces the model's own number of steps; ``callback(t, z, v)`` sees every new state.
         """
-        check_images(images)
+        self._check(images)
         num_steps = self.num_steps if num_steps is None else num_steps
         with evaluating(self):
             features = self.block.encode(self.encoder(images))
             z = sampler(self.velocity(features), self._noise(len(images), generator), num_steps, callback)
             return self.classify(z)
+
+    def _distribution(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Of the state that a walk ends in: images [B, C, H, W] -> [B, K]."""
+        end = {}
+        self.predict(images, generator, lambda t, z, v: end.update(z=z))
+        return self.distribution(end["z"])
 
     def identity(self) -> dict:
         return super().identity() | {"num_steps": self.num_steps}
@@ -320,6 +390,12 @@ class NoPropCT(_Flow):
     - ``W``: label embeddings [K, D]; an ``nn.Parameter`` if they are to be learned
     - ``gamma``: the schedule; ``readout``: (z_0 [B, D], W) -> class scores [B, K]; ``eta`` as in eq. 9
     - ``num_steps``: Euler steps of inference (1000 in the paper)
+
+    >>> from noprop_helpers.blocks import LinearReadout, TimedConvBlock
+    >>> block = TimedConvBlock((1, 8, 8), embed_dim=3, num_classes=3)
+    >>> model = NoPropCT(nn.Identity(), block, torch.eye(3), LearnedGamma(), LinearReadout(3, 3), num_steps=2)
+    >>> model.loss(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])).shape, model.predict(torch.rand(4, 1, 8, 8)).shape
+    (torch.Size([]), torch.Size([4]))
     """
 
     def __init__(
@@ -368,11 +444,23 @@ class NoPropCT(_Flow):
         """Class of an end state by the readout: z [B, D] -> [B] int64."""
         return self.readout(z, self.W).argmax(1)
 
+    def distribution(self, z: Tensor) -> Tensor:
+        """What the readout finds likely of an end state: z [B, D] -> [B, K]."""
+        return self.readout(z, self.W).softmax(1)
+
 
 def probability_flow(u_hat: Tensor, z: Tensor, gamma: Tensor, rate: Tensor) -> Tensor:
-    """dz/dt = 1/2 gamma' alpha (alpha z - u_hat) with alpha = sqrt(sigmoid(-gamma)): u_hat, z [B, D] -> [B, D].
+    r"""dz/dt of the probability-flow ODE: u_hat, z [B, D], gamma and its rate gamma' at this time -> [B, D].
+
+    .. math::
+
+        dz/dt &= \tfrac12 \, \gamma' \alpha \, (\alpha z - \hat u) \\
+        \alpha &= \sqrt{\mathrm{sigmoid}(-\gamma)}
 
     The ODE whose solutions from N(0, I) have at every time the marginals q(z_t | u), if u_hat is the true u.
+
+    >>> probability_flow(torch.zeros(1, 2), torch.ones(1, 2), torch.tensor(0.0), torch.tensor(4.0)).round(decimals=2)
+    tensor([[1., 1.]])
     """
     alpha = torch.sigmoid(-gamma).sqrt()
     return 0.5 * rate * alpha * (alpha * z - u_hat)
@@ -384,6 +472,13 @@ class NoPropFM(_Flow):
     Arguments as for ``NoPropCT``, without schedule and eta. The block's class scores weigh the embeddings as they are,
     without softmax: v = scores @ W. ``readout`` is needed where W is learned: without its cross-entropy the embeddings
     shrink towards one point, which is easy to predict. ``sigma`` is the width of the path, 0 in our experiments.
+
+    Raises NoPropError where W is learned and there is no readout.
+
+    >>> from noprop_helpers.blocks import TimedConvBlock
+    >>> model = NoPropFM(nn.Identity(), TimedConvBlock((1, 8, 8), embed_dim=3, num_classes=3), torch.eye(3), num_steps=2)
+    >>> model.loss(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])).shape, model.predict(torch.rand(4, 1, 8, 8)).shape
+    (torch.Size([]), torch.Size([4]))
     """
 
     def __init__(
@@ -433,11 +528,21 @@ class NoPropFM(_Flow):
         """Class with the nearest embedding: z [B, D] -> [B] int64."""
         return nearest_class(z, self.W)
 
+    def distribution(self, z: Tensor) -> Tensor:
+        """How near the embeddings are to an end state: z [B, D] -> [B, K]."""
+        return nearest_distribution(z, self.W)
+
 
 class Propagated(_Model):
     """A baseline trained end to end, ``BackpropNet`` or ``NeuralODE``, with the models' interface.
 
     ``net(images, z) -> class scores [B, K]``; its start z is drawn from N(0, I), in training as in inference.
+
+    >>> from noprop_helpers.blocks import ConvBlock, LinearReadout
+    >>> net = BackpropNet([ConvBlock((1, 8, 8), 3, 3) for _ in range(2)], torch.eye(3), LinearReadout(3, 3))
+    >>> model = Propagated(nn.Identity(), net)
+    >>> model.predict(torch.rand(4, 1, 8, 8)).shape, model.layer_local
+    (torch.Size([4]), False)
     """
 
     layer_local = False
@@ -454,9 +559,17 @@ class Propagated(_Model):
     @torch.no_grad()
     def predict(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """images [B, C, H, W] -> predicted classes [B] int64."""
-        check_images(images)
+        self._check(images)
+        return self._scores(images, generator).argmax(1)
+
+    def _scores(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         with evaluating(self):
-            return self.net(self.encoder(images), self._noise(len(images), generator)).argmax(1)
+            return self.net(self.encoder(images), self._noise(len(images), generator))
+
+    def _distribution(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """images [B, C, H, W] -> [B, K]."""
+        self._check(images)
+        return self._scores(images, generator).softmax(1)
 
     def identity(self) -> dict:
         return super().identity() | {"net": type(self.net).__name__, "num_steps": self.net.num_steps}

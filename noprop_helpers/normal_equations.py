@@ -1,18 +1,21 @@
-"""Layers that are solved, not trained: least squares by normal equations, of all layers at once.
+r"""Layers that are solved, not trained: least squares by normal equations, of all layers at once.
 
 A layer that is linear in features x and state z, with squared error, asks for the (A, B, c) that make
 
-    E || u - A x - B z - c ||^2 + ridge ||A||^2,   z = sqrt(alpha_bar) u + sqrt(1 - alpha_bar) noise
+.. math:: E \| u - A x - B z - c \|^2 + \text{ridge} \, \| A \|^2
 
-as small as can be. The noise knows nothing of the image, so what this asks of the images is the same at every noise level:
-the covariances G of x, C of x with u, D of u. Gather them (``Moments``), solve them once (``ridge_regression``: V = (G + ridge
-I)^{-1} C predicts u from x alone and leaves R = D - C^T V), and every layer follows by a few products of D x D matrices
-(``denoiser_at``):
+as small as can be, where z = sqrt(alpha_bar) u + sqrt(1 - alpha_bar) noise. The noise knows nothing of the image, so what
+this asks of the images is the same at every noise level: the covariances G of x, C of x with u, D of u. Gather them
+(``Moments``), solve them once (``ridge_regression``: V = (G + ridge I)^{-1} C predicts u from x alone and leaves
+R = D - C^T V), and every layer follows by a few products of D x D matrices (``denoiser_at``):
 
-    B = sqrt(alpha_bar) R (alpha_bar R + (1 - alpha_bar) I)^{-1},   A = (I - sqrt(alpha_bar) B) V^T
+.. math::
 
-So u_hat = V^T x + B (z - sqrt(alpha_bar) V^T x) but for constants: the image's own prediction, corrected by what the state says
-beyond it, with the gain of a Kalman filter.
+    B &= \sqrt{\bar\alpha} \, R \, (\bar\alpha R + (1 - \bar\alpha) I)^{-1} \\
+    A &= (I - \sqrt{\bar\alpha} B) \, V^T
+
+So u_hat = V^T x + B (z - sqrt(alpha_bar) V^T x) but for constants: the image's own prediction, corrected by what the state
+says beyond it, with the gain of a Kalman filter.
 """
 
 from typing import NamedTuple
@@ -25,6 +28,12 @@ class Moments:
     """Covariances of features x [B, F] and label embeddings u [B, D], gathered batch by batch.
 
     They are summed about the first batch's mean, so that large constants in x leave the sums' digits to what varies.
+
+    >>> x, moments = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), Moments(feature_dim=1, embed_dim=1)
+    >>> moments.add(x[:2], 2 * x[:2])
+    >>> moments.add(x[2:], 2 * x[2:])
+    >>> moments.covariances().xu
+    tensor([[2.5000]])
     """
 
     def __init__(self, feature_dim: int, embed_dim: int, device: torch.device | str = "cpu"):
@@ -36,7 +45,10 @@ class Moments:
         self.uu = torch.zeros(embed_dim, embed_dim, device=device)
 
     def add(self, x: Tensor, u: Tensor, block: int = 1024) -> None:
-        """Take in a batch: x [B, F], u [B, D]."""
+        """Take in a batch: x [B, F], u [B, D].
+
+        Raises ValueError on other shapes.
+        """
         if x.shape != (len(u), len(self.sum_x)) or u.shape[1:] != self.sum_u.shape:
             expected = f"x [B, {len(self.sum_x)}] and u [B, {len(self.sum_u)}]"
             raise ValueError(f"expected {expected}, got {list(x.shape)} and {list(u.shape)}")
@@ -89,6 +101,11 @@ def ridge_regression(covariances: Covariances, ridge: float) -> Regression:
 
     One Cholesky factor, F^3 / 3 operations. Raises ValueError where the features depend on each other so nearly that
     rounding leaves no factor: a larger ridge helps.
+
+    >>> x, moments = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), Moments(1, 1)
+    >>> moments.add(x, 2 * x)
+    >>> ridge_regression(moments.covariances(), ridge=1.0).weight  # a ridge as large as the variance takes half
+    tensor([[1.]])
     """
     mean_x, mean_u, xx, xu, uu = covariances
     added = ridge * xx.diagonal().mean()
@@ -115,7 +132,14 @@ class LinearLayer(NamedTuple):
 
 
 def denoiser_at(regression: Regression, alpha_bar_t: float) -> LinearLayer:
-    """The best linear layer for states of signal level ``alpha_bar_t``, below 1. Raises ValueError at others."""
+    """The best linear layer for states of signal level ``alpha_bar_t``, below 1. Raises ValueError at others.
+
+    >>> x, moments = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), Moments(1, 1)
+    >>> moments.add(x, 2 * x)
+    >>> layer = denoiser_at(ridge_regression(moments.covariances(), ridge=1e-6), alpha_bar_t=0.5)
+    >>> layer.from_x.round(decimals=2)  # the features say all: the state has nothing to add
+    tensor([[2.]])
+    """
     if not 0 <= alpha_bar_t < 1:
         raise ValueError(f"alpha_bar_t must lie in [0, 1), got {alpha_bar_t}")
     mean_x, mean_u, V, R, error = regression

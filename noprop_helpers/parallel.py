@@ -21,6 +21,9 @@ def this_process() -> tuple[int, int]:
     """(rank, world_size) from torchrun's environment variables; (0, 1) where there is no WORLD_SIZE.
 
     Raises NoPropError now, before hours of training, where they would not do at its end.
+
+    >>> this_process()  # started alone
+    (0, 1)
     """
     given = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
     if given["WORLD_SIZE"] in (None, "1"):
@@ -35,7 +38,11 @@ def this_process() -> tuple[int, int]:
 
 
 def rank_file(checkpoint: str | Path, rank: int, world_size: int) -> Path:
-    """Where process ``rank`` keeps its layers: CHECKPOINT.rank0of2."""
+    """Where process ``rank`` keeps its layers: CHECKPOINT.rank0of2.
+
+    >>> rank_file("model.pt", rank=0, world_size=2).name
+    'model.pt.rank0of2'
+    """
     return Path(f"{checkpoint}.rank{rank}of{world_size}")
 
 
@@ -43,6 +50,14 @@ def gather_layers(model: NoPropDT, rank: int, world_size: int) -> None:
     """After training, give every process all layers, each from the one that trained it: the only communication there is.
 
     Waits for the slowest process. A readout, which no layer sees, comes from the process of layer 1.
+
+    >>> from noprop_helpers.blocks import DenoisingMLP
+    >>> from noprop_helpers.schedules import cosine_alpha_bar
+    >>> layers = [DenoisingMLP(4, 2, 2) for _ in range(3)]
+    >>> model = NoPropDT(torch.nn.Flatten(), layers, torch.eye(2), cosine_alpha_bar(3))
+    >>> rank, world_size = this_process()
+    >>> if world_size > 1:
+    ...     gather_layers(model, rank, world_size)
     """
     device = model.W.device
     enough = device.type == "cuda" and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", world_size))

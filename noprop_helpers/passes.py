@@ -29,7 +29,11 @@ Progress = Callable  # progress(iterable, description) -> iterable
 
 
 def silent(iterable, description: str):
-    """No progress shown."""
+    """No progress shown.
+
+    >>> list(silent([1, 2], "two steps"))
+    [1, 2]
+    """
     return iterable
 
 
@@ -37,12 +41,23 @@ def silent(iterable, description: str):
 
 
 def seed_of(*numbers: int) -> int:
-    """One seed made from several numbers, the same on every machine."""
+    """One seed made from several numbers, the same on every machine.
+
+    >>> seed_of(0, 1, 2) == seed_of(0, 1, 2) != seed_of(0, 12)
+    True
+    """
     return random.Random(",".join(map(str, numbers))).getrandbits(62)
 
 
 def reseed(seed: int, device: torch.device | str = "cpu") -> None:
-    """Set torch's global random state on the CPU and, where that is another one, on this device; on no other."""
+    """Set torch's global random state on the CPU and, where that is another one, on this device; on no other.
+
+    >>> reseed(3)
+    >>> first = torch.rand(2)
+    >>> reseed(3)
+    >>> torch.equal(torch.rand(2), first)
+    True
+    """
     torch.default_generator.manual_seed(seed)
     if torch.device(device).type == "cuda":
         with torch.cuda.device(device):
@@ -51,7 +66,14 @@ def reseed(seed: int, device: torch.device | str = "cpu") -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """torch's global random state from a seed, on the CPU and this device; afterwards it is as it was."""
+    """torch's global random state from a seed, on the CPU and this device; afterwards it is as it was.
+
+    >>> with seeded(3):
+    ...     first = torch.rand(2)
+    >>> with seeded(3):
+    ...     torch.equal(torch.rand(2), first)
+    True
+    """
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         reseed(seed, device)
@@ -59,7 +81,11 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
 
 def shuffled(num_images: int, settings: Settings, epoch: int, device: torch.device) -> list[Tensor]:
-    """The batches of an epoch, as indices; the last one is shorter, but never one image, of which BatchNorm makes nothing."""
+    """The batches of an epoch, as indices; the last one is shorter, but never one image, of which BatchNorm makes nothing.
+
+    >>> [len(batch) for batch in shuffled(9, Settings(batch_size=4), epoch=1, device="cpu")]
+    [4, 5]
+    """
     generator = torch.Generator().manual_seed(seed_of(settings.seed, epoch))
     order = torch.randperm(num_images, generator=generator).to(device)
     parts = list(order.split(settings.batch_size))
@@ -103,7 +129,10 @@ def encode_images(encoder: nn.Module, images: Tensor, progress: Progress = silen
 
 
 def layers_to_train(model: Model, settings: Settings) -> list[int]:
-    """Numbers, from 1, of the layers that the settings name and nobody has frozen."""
+    """Numbers, from 1, of the layers that the settings name and nobody has frozen.
+
+    Raises NoPropError where these cannot be trained apart, do not exist, or are all frozen, or one in part.
+    """
     numbers = list(settings.layers or range(1, model.num_layers + 1))
     if settings.layers is not None and not (isinstance(model, NoPropDT) and model.layer_local):
         raise NoPropError(f"layers can be trained apart only where nothing is trained by several of them: {model.locality}")
@@ -125,7 +154,11 @@ def _learns(model: Model, t: int) -> set[bool]:
 
 
 def adam(parameters: list[Tensor], settings: Settings, capturable: bool = False) -> torch.optim.Optimizer:
-    """Adam or AdamW with the settings' rate and decay, one kernel for all parameters."""
+    """Adam or AdamW with the settings' rate and decay, one kernel for all parameters.
+
+    >>> adam([nn.Parameter(torch.zeros(1))], Settings(optimizer="adamw", weight_decay=0.1)).param_groups[0]["weight_decay"]
+    0.1
+    """
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     return kind(parameters, **rates, fused=True, capturable=capturable)
@@ -136,6 +169,9 @@ def one_cycle(step: int, num_steps: int, peak: float) -> tuple[float, float]:
 
     The rate goes from peak / 25 up to the peak in 30 % of the steps, and down to peak / 250,000; the decay from 0.95 down to
     0.85 and up again; both along a cosine.
+
+    >>> [round(one_cycle(step, 100, peak=1.0)[0], 2) for step in (0, 29, 99)]
+    [0.04, 1.0, 0.0]
     """
 
     def between(start: float, end: float, share: float) -> float:
@@ -177,7 +213,12 @@ class Schedule:
 
 def autocast(settings: Settings, device: torch.device) -> torch.autocast:
     """The precision that the settings ask for. Without autocast's cache, which would keep the copies of an epoch's first
-    weights for all of the epoch."""
+    weights for all of the epoch.
+
+    >>> with autocast(Settings(precision="bfloat16"), torch.device("cpu")):
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.bfloat16
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16", cache_enabled=False)
 
 
@@ -185,7 +226,10 @@ def autocast(settings: Settings, device: torch.device) -> torch.autocast:
 
 
 class Together:
-    """Trains the small layers of a NoPropDT as one stack, and with them its encoder, if that is to be trained."""
+    """Trains the small layers of a NoPropDT as one stack, and with them its encoder, if that is to be trained.
+
+    Raises NoPropError on a model whose layers are no stack, and on learned embeddings.
+    """
 
     def __init__(self, model: Model, images: Tensor, labels: Tensor, settings: Settings, progress: Progress = silent):
         if not isinstance(model, NoPropDT) or model.objective == "elbo":
@@ -233,7 +277,10 @@ class Together:
 
 
 class InTurn:
-    """Trains one layer at a time: a pass over the data for each, or every batch through all of them. The reference."""
+    """Trains one layer at a time: a pass over the data for each, or every batch through all of them. The reference.
+
+    Raises NoPropError where CUDA graphs are asked for with a trained encoder or a learning-rate cycle.
+    """
 
     def __init__(self, model: Model, images: Tensor, labels: Tensor, settings: Settings, progress: Progress = silent):
         graphed = settings.cuda_graphs and images.device.type == "cuda"
@@ -265,6 +312,7 @@ class InTurn:
         return (torch.stack(list(totals.values())) / len(batches)).cpu()
 
     def _step(self, t: int, x: Tensor, y: Tensor) -> Tensor:
+        """Train layer t on one batch: -> its mean loss."""
         with autocast(self.settings, y.device):
             loss = self.model.layer_loss(t, x, y).mean()
         self.optimizer.zero_grad(set_to_none=True)  # the other layers' weights have no gradient, and so stay as they are
@@ -277,6 +325,8 @@ class Solved:
     """Solves the linear layers of a NoPropDT by their normal equations, in one pass over the images: nothing is trained.
 
     The features come and go batch by batch: what is kept of them is one matrix, F x F.
+
+    Raises NoPropError on layers that are not linear, or not judged by squared error.
     """
 
     def __init__(self, model: Model, images: Tensor, labels: Tensor, settings: Settings, progress: Progress = silent):

@@ -28,7 +28,11 @@ Recipe = Any  # one of the dataclasses below: see the module's docstring for wha
 
 
 class Shape(NamedTuple):
-    """What a recipe must know of a data set: image (C, H, W), number of classes, number of training images."""
+    """What a recipe must know of a data set: image (C, H, W), number of classes, number of training images.
+
+    >>> Shape(image=(3, 32, 24), num_classes=10, num_images=50_000).smallest_side
+    24
+    """
 
     image: tuple[int, int, int]
     num_classes: int
@@ -36,13 +40,19 @@ class Shape(NamedTuple):
 
     @property
     def smallest_side(self) -> int:
+        """The smaller of height and width."""
         return min(self.image[1:])
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
     """The published notebook's algorithm as it is: frozen random CNN, raw pixels, squared error, linear schedule from 1.0,
-    inference re-noised to alpha. Images under 10 pixels, which the notebook never met, are padded."""
+    inference re-noised to alpha. Images under 10 pixels, which the notebook never met, are padded.
+
+    >>> model = Published(num_steps=5).build(Shape((1, 28, 28), num_classes=10, num_images=60_000))
+    >>> model.num_layers, model.objective, Published().settings(None).epochs
+    (5, 'squared_error', 50)
+    """
 
     num_steps: int = 10
 
@@ -70,7 +80,11 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """One small CNN trained by all layers, and so not layer-local. Settings chosen on 10,000 held-out MNIST digits."""
+    """One small CNN trained by all layers, and so not layer-local. Settings chosen on 10,000 held-out MNIST digits.
+
+    >>> Shared(num_steps=4).build(Shape((1, 28, 28), num_classes=10, num_images=60_000)).locality
+    'not layer-local: one encoder is trained by all layers'
+    """
 
     num_steps: int = 10
     hidden_dim: int = 128
@@ -105,6 +119,9 @@ class Local:
     """Nothing trained across layers: k-means patch features fitted without gradient, and T independent layers.
 
     Settings chosen on 5,000 held-out MNIST digits. ``num_centres`` and ``patch_size`` 0 go by the size of the images.
+
+    >>> Local(num_steps=4).build(Shape((1, 28, 28), num_classes=10, num_images=60_000)).locality
+    'layer-local'
     """
 
     num_steps: int = 10
@@ -148,6 +165,9 @@ class ClosedForm:
 
     Colour images are seen from both sides, grey ones through random features besides. Chosen on held-out training images of
     MNIST and of CIFAR-10 (JPEG copy). ``num_centres`` 0 goes by the images.
+
+    >>> ClosedForm().settings(Shape((1, 28, 28), num_classes=10, num_images=60_000)).order
+    'solved'
     """
 
     num_steps: int = 10
@@ -179,7 +199,11 @@ class ClosedForm:
 
 @dataclasses.dataclass(frozen=True)
 class Residual:
-    """Beyond the paper: layer-local residual networks, augmented images, one learning-rate cycle. For colour images."""
+    """Beyond the paper: layer-local residual networks, augmented images, one learning-rate cycle. For colour images.
+
+    >>> Residual(width=4).build(Shape((3, 32, 32), num_classes=10, num_images=50_000)).num_layers
+    5
+    """
 
     num_steps: int = 5
     width: int = 64
@@ -243,6 +267,10 @@ def embedding_start(name: str, images: Tensor, labels: Tensor, num_classes: int,
     """Where the paper's trained tables start: "learned" [K, 20] or "prototype" [K, C*H*W].
 
     Learned ones start orthonormal where that is possible, else Gaussian; prototypes start at each class's medoid.
+
+    >>> images, labels = torch.rand(6, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    >>> embedding_start("prototype", images, labels, 3, torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 16])
     """
     if name == "prototype":
         return prototypes(images, labels, num_classes)
@@ -252,7 +280,11 @@ def embedding_start(name: str, images: Tensor, labels: Tensor, num_classes: int,
 
 @dataclasses.dataclass(frozen=True)
 class PaperDT(_Paper):
-    """NoProp-DT: Figure 6 blocks, each with its own encoder, eq. 8."""
+    """NoProp-DT: Figure 6 blocks, each with its own encoder, eq. 8.
+
+    >>> PaperDT(num_steps=2).build(Shape((1, 8, 8), num_classes=10, num_images=1437)).objective
+    'elbo'
+    """
 
     num_steps: int = 10
     embedding: str = "one_hot"
@@ -272,7 +304,11 @@ class PaperDT(_Paper):
 
 @dataclasses.dataclass(frozen=True)
 class PaperCT(_Paper):
-    """NoProp-CT: one Figure 6 block with time, a learned schedule, Euler steps."""
+    """NoProp-CT: one Figure 6 block with time, a learned schedule, Euler steps.
+
+    >>> PaperCT().build(Shape((1, 8, 8), num_classes=10, num_images=1437)).num_steps
+    1000
+    """
 
     num_steps: int = 1000
     embedding: str = "one_hot"
@@ -299,7 +335,11 @@ class PaperCT(_Paper):
 
 @dataclasses.dataclass(frozen=True)
 class PaperFM(_Paper):
-    """NoProp-FM: one Figure 6 block with time; a readout only where the embeddings are learned."""
+    """NoProp-FM: one Figure 6 block with time; a readout only where the embeddings are learned.
+
+    >>> PaperFM(embedding="learned").build(Shape((1, 8, 8), num_classes=10, num_images=1437)).W.shape
+    torch.Size([10, 20])
+    """
 
     num_steps: int = 1000
     embedding: str = "one_hot"
@@ -316,7 +356,11 @@ class PaperFM(_Paper):
 
 @dataclasses.dataclass(frozen=True)
 class PaperBackprop(_Paper):
-    """The baseline: the blocks of ``PaperDT`` in a row, trained by back-propagation through all of them."""
+    """The baseline: the blocks of ``PaperDT`` in a row, trained by back-propagation through all of them.
+
+    >>> PaperBackprop(num_steps=2).build(Shape((1, 8, 8), num_classes=10, num_images=1437)).layer_local
+    False
+    """
 
     num_steps: int = 10
     embedding: str = "one_hot"
@@ -341,7 +385,11 @@ class PaperBackprop(_Paper):
 
 @dataclasses.dataclass(frozen=True)
 class PaperAdjoint(_Paper):
-    """The continuous-time baseline: one block as a neural ODE, trained by the adjoint method of torchdiffeq."""
+    """The continuous-time baseline: one block as a neural ODE, trained by the adjoint method of torchdiffeq.
+
+    >>> PaperAdjoint().settings(Shape((1, 28, 28), num_classes=10, num_images=60_000)).epochs
+    100
+    """
 
     num_steps: int = 1000
     embedding: str = "one_hot"
@@ -374,7 +422,11 @@ RECIPES = {
 
 
 def recipe_named(name: str) -> Recipe:
-    """A recipe with its model's usual settings. Raises NoPropError where there is none of this name."""
+    """A recipe with its model's usual settings. Raises NoPropError where there is none of this name.
+
+    >>> recipe_named("local").num_steps
+    10
+    """
     if name not in RECIPES:
         raise NoPropError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
     return RECIPES[name]()

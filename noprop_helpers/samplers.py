@@ -26,10 +26,19 @@ def sample_posterior(
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """z_{t-1} = a_t u_hat + b_t z_t + sqrt(c_t) eps (paper, eq. 3, with time counting noise). z_T [B, D] -> z_0 [B, D].
+    r"""One draw from the posterior after another (paper, eq. 3, with time counting noise). z_T [B, D] -> z_0 [B, D].
+
+    .. math:: z_{t-1} = a_t \hat u_t(z_t, x) + b_t z_t + \sqrt{c_t} \, \varepsilon
 
     a, b, c are the [T] posterior coefficients of the schedule; entry t - 1 belongs to layer t. If u_hat is the true u,
     the states have exactly the marginals q(z_t | u) of the forward process.
+
+    Raises ValueError on tables of several lengths, and where a guess has not the shape of z.
+
+    >>> u = torch.tensor([[0.0, 1.0]])
+    >>> a, b, c = torch.tensor([1.0, 0.5]), torch.tensor([0.0, 0.5]), torch.tensor([0.0, 0.3])
+    >>> sample_posterior(lambda t, z: u, torch.zeros(1, 2), a, b, c)  # layers that know the label give it back
+    tensor([[0., 1.]])
     """
     _check(z_T, a, b, c)
     z = z_T
@@ -48,12 +57,20 @@ def sample_renoise(
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """z_{t-1} = sqrt(levels_t) u_hat + sqrt(1 - levels_t) eps: throw the state away, noise the guess anew.
+    r"""Throw the state away, noise the guess anew.
 
-    levels [T]; entry t - 1 is the signal level of the state that layer t produces. z_T [B, D] -> z_0 [B, D].
+    .. math:: z_{t-1} = \sqrt{\ell_t} \, \hat u_t(z_t, x) + \sqrt{1 - \ell_t} \, \varepsilon
+
+    levels [T], l_1 ... l_T; entry t - 1 is the signal level of the state that layer t produces. z_T [B, D] -> z_0 [B, D].
 
     - ``levels = alpha_bar[:-1]``: layer t - 1 gets the level alpha_bar_{t-1} that it was trained on.
     - ``levels = alphas``: the published notebook's rule, which feeds layers levels they never saw in training.
+
+    Raises ValueError on levels outside [0, 1], and where a guess has not the shape of z.
+
+    >>> u = torch.tensor([[0.0, 1.0]])
+    >>> sample_renoise(lambda t, z: u, torch.zeros(1, 2), levels=torch.tensor([1.0, 0.5]))
+    tensor([[0., 1.]])
     """
     _check(z_T, levels)
     if not ((levels >= 0) & (levels <= 1)).all():
@@ -72,6 +89,11 @@ def sample_euler(velocity: Velocity, z_1: Tensor, num_steps: int, callback: Call
     """Integrate dz/dt = velocity(t, z) from noise, t = 1, to the label, t = 0, in equal Euler steps (order 1).
 
     z_1 [B, D] -> z_0 [B, D]. ``callback(t, z, v)`` sees each new state z at its time t, and the velocity that led there.
+
+    Raises ValueError unless num_steps >= 1, and where a velocity has not the shape of z.
+
+    >>> sample_euler(lambda t, z: torch.full_like(z, 2 * t), torch.tensor([[1.0]]), num_steps=2)  # z = t^2 ends at 0
+    tensor([[-0.5000]])
     """
     h = _step_size(z_1, num_steps)
     z = z_1
@@ -88,6 +110,9 @@ def sample_heun(velocity: Velocity, z_1: Tensor, num_steps: int, callback: Callb
 
     Two calls of ``velocity`` a step, the second one at the step's end: the last is at t = 0. Flow matching's velocity has
     no meaning there (chapter 10), and Euler is the better choice for it.
+
+    >>> sample_heun(lambda t, z: torch.full_like(z, 2 * t), torch.tensor([[1.0]]), num_steps=2)  # z = t^2 ends at 0
+    tensor([[0.]])
     """
     h = _step_size(z_1, num_steps)
     z = z_1
@@ -118,6 +143,7 @@ def _check(z_T: Tensor, *tables: Tensor) -> None:
 
 
 def _call(guess: Denoise | Velocity, t: float, z: Tensor) -> Tensor:
+    """What the layer or the velocity says at time t, which must have the shape of z."""
     value = guess(t, z)
     if value.shape != z.shape:
         raise ValueError(f"at time {t}, expected a value of the shape of z, {list(z.shape)}, got {list(value.shape)}")

@@ -61,14 +61,19 @@ def alpha_bar_from_alphas(alphas: Tensor) -> Tensor:
 def cosine_alpha_bar(
     num_steps: int, offset: float = 0.008, clean_end: float = 0.9999, noise_end: float = 1e-4
 ) -> Tensor:
-    """The squared-cosine schedule of Nichol & Dhariwal (arXiv:2102.09672, eq. 17). Shape [T + 1], float64.
+    r"""The squared-cosine schedule of Nichol & Dhariwal (arXiv:2102.09672, eq. 17). Shape [T + 1], float64.
 
-    f(t) = cos^2((t/T + offset) / (1 + offset) * pi/2), here mapped affinely so that alpha_bar_0 = clean_end and
+    .. math:: f(t) = \cos^2 \left( \frac{t/T + \text{offset}}{1 + \text{offset}} \cdot \frac{\pi}{2} \right)
+
+    Here it is mapped affinely so that alpha_bar_0 = clean_end and
     alpha_bar_T = noise_end exactly. A clean end just under 1 keeps SNR(0), and with it the loss weight of layer 1,
     finite; an affine map, unlike clamping, keeps the table strictly decreasing for every T. The NoProp paper names
     the cosine schedule but neither offset nor ends: these defaults are our choice.
 
     Raises ValueError unless num_steps >= 1, offset >= 0 and 0 < noise_end < clean_end <= 1.
+
+    >>> cosine_alpha_bar(2, offset=0.0, clean_end=0.9, noise_end=0.1)
+    tensor([0.9000, 0.5000, 0.1000], dtype=torch.float64)
     """
     _check_num_steps(num_steps)
     if not (offset >= 0 and 0.0 < noise_end < clean_end <= 1.0):
@@ -83,15 +88,26 @@ def cosine_alpha_bar(
 
 
 def alphas_from_alpha_bar(alpha_bar: Tensor) -> Tensor:
-    """alpha_t = alpha_bar_t / alpha_bar_{t-1}: shape [T + 1] -> [T]. The inverse of the cumulative product."""
+    """alpha_t = alpha_bar_t / alpha_bar_{t-1}: shape [T + 1] -> [T]. The inverse of the cumulative product.
+
+    Raises ValueError unless alpha_bar is a vector of two entries or more in (0, 1] that never increases.
+
+    >>> alphas_from_alpha_bar(torch.tensor([1.0, 0.5, 0.25]))
+    tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
     alpha_bar = _check_alpha_bar(alpha_bar)
     return alpha_bar[1:] / alpha_bar[:-1]
 
 
 def snr(alpha_bar: Tensor) -> Tensor:
-    """Signal-to-noise ratio alpha_bar / (1 - alpha_bar) (VDM, arXiv:2107.00630); infinite where alpha_bar is 1.
+    r"""Signal-to-noise ratio (VDM, arXiv:2107.00630); infinite where alpha_bar is 1.
+
+    .. math:: \mathrm{SNR}(t) = \bar\alpha_t / (1 - \bar\alpha_t)
 
     Any shape. It takes alpha_bar, the signal left after all steps so far, not the alpha of one step.
+
+    >>> snr(torch.tensor([0.75, 0.5, 0.2]))
+    tensor([3.0000, 1.0000, 0.2500])
     """
     alpha_bar = torch.as_tensor(alpha_bar)
     return alpha_bar / (1 - alpha_bar)
@@ -101,6 +117,9 @@ def snr_weights(alpha_bar: Tensor) -> Tensor:
     """SNR(t-1) - SNR(t) for each layer, the loss weights of NoProp-DT (paper, eq. 8). Shape [T + 1] -> [T], all >= 0.
 
     Raises ValueError where alpha_bar_0 = 1: SNR(0) is infinite there.
+
+    >>> snr_weights(torch.tensor([0.75, 0.5, 0.2]))
+    tensor([2.0000, 0.7500], dtype=torch.float64)
     """
     alpha_bar = _check_alpha_bar(alpha_bar)
     if alpha_bar[0] == 1:
@@ -112,18 +131,26 @@ def snr_weights(alpha_bar: Tensor) -> Tensor:
 
 
 def posterior_coefficients(alpha_bar: Tensor) -> Posterior:
-    """Coefficients of q(z_{t-1} | z_t, u) = N(a_t u + b_t z_t, c_t I) (paper, eq. 6). Shape [T + 1] -> three of [T].
+    r"""Coefficients of q(z_{t-1} | z_t, u) = N(a_t u + b_t z_t, c_t I) (paper, eq. 6). Shape [T + 1] -> three of [T].
 
-    With alpha_t = alpha_bar_t / alpha_bar_{t-1}::
+    With alpha_t = alpha_bar_t / alpha_bar_{t-1}:
 
-        a_t = sqrt(alpha_bar_{t-1}) (1 - alpha_t) / (1 - alpha_bar_t)
-        b_t = sqrt(alpha_t) (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)
-        c_t = (1 - alpha_bar_{t-1}) (1 - alpha_t) / (1 - alpha_bar_t)
+    .. math::
+
+        a_t &= \sqrt{\bar\alpha_{t-1}} \, (1 - \alpha_t) / (1 - \bar\alpha_t) \\
+        b_t &= \sqrt{\alpha_t} \, (1 - \bar\alpha_{t-1}) / (1 - \bar\alpha_t) \\
+        c_t &= (1 - \bar\alpha_{t-1}) (1 - \alpha_t) / (1 - \bar\alpha_t)
 
     Exactly: a_t + b_t sqrt(alpha_bar_t) = sqrt(alpha_bar_{t-1}), b_t^2 (1 - alpha_bar_t) + c_t = 1 - alpha_bar_{t-1},
     and a_t^2 / c_t = SNR(t-1) - SNR(t).
 
     Raises ValueError where a noised state has alpha_bar_t = 1: a step that adds no noise has no posterior.
+
+    >>> posterior = posterior_coefficients(torch.tensor([1.0, 0.5, 0.25]))
+    >>> posterior.a  # layer 1 ends at the clean label: it takes its own guess, and nothing of z_1
+    tensor([1.0000, 0.4714], dtype=torch.float64)
+    >>> posterior.c
+    tensor([0.0000, 0.3333], dtype=torch.float64)
     """
     alpha_bar = _check_alpha_bar(alpha_bar)
     before, after = alpha_bar[:-1], alpha_bar[1:]  # alpha_bar_{t-1}, alpha_bar_t
@@ -149,14 +176,22 @@ class Gamma(NamedTuple):
 
 
 class LearnedGamma(nn.Module):
-    """A learned schedule in continuous time: gamma(t) = -log SNR(t), increasing by construction (VDM; paper, eq. 65-67).
+    r"""A learned schedule in continuous time: gamma(t) = -log SNR(t), increasing by construction (VDM; paper, eq. 65-67).
 
     alpha_bar(t) = sigmoid(-gamma(t)). With g a two-layer network of positive weights, and so increasing,
 
-        gamma(t) = gamma_0 + (gamma_1 - gamma_0) (g(t) - g(0)) / (g(1) - g(0)).
+    .. math:: \gamma(t) = \gamma_0 + (\gamma_1 - \gamma_0) \frac{g(t) - g(0)}{g(1) - g(0)}
 
     The end points gamma_0 < gamma_1 are trained too; their distance is a softplus, so that they cannot cross. As printed
     in the paper, eq. 67 swaps the two ends; its initial values are not given, ours are arguments.
+
+    Raises ValueError unless gamma_0 < gamma_1.
+
+    >>> gamma, rate = LearnedGamma(-5.0, 5.0)(torch.tensor([0.0, 0.5, 1.0]))
+    >>> gamma.detach().round(decimals=2)[[0, 2]]
+    tensor([-5.,  5.])
+    >>> bool((rate > 0).all())
+    True
     """
 
     def __init__(self, gamma_0: float = -5.0, gamma_1: float = 5.0, hidden_dim: int = 32):
@@ -181,6 +216,7 @@ class LearnedGamma(nn.Module):
         return Gamma(self.gamma_0 + scale * (g - start), scale * rate)
 
     def _g(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """g(t) and g'(t), before they are moved to the two ends."""
         positive = nn.functional.softplus
         linear, slope, out = positive(self.raw_linear), positive(self.raw_slope), positive(self.raw_out)
         hidden = torch.sigmoid(slope * t.unsqueeze(-1) + self.bias)  # [..., hidden_dim]

@@ -38,6 +38,9 @@ class Settings:
     - ``seed``: orders the batches and draws the noise
 
     Raises NoPropError where a value is not one of these.
+
+    >>> Settings(epochs=3, order="layer").learning_rate
+    0.001
     """
 
     epochs: int = 1
@@ -91,6 +94,9 @@ def changed(value: Any, texts: dict[str, str]) -> Any:
 
     A text is read as the type of the field's own value: int, float, bool ("true", "false") or str; layers as "1-5" or "1,3".
     Raises NoPropError for a field that does not exist and a text that does not fit.
+
+    >>> changed(Settings(), {"epochs": "3", "layers": "1-2", "one_cycle": "true"}).layers
+    (1, 2)
     """
     fields = {field.name: field.type for field in dataclasses.fields(value)}
     for name in texts:
@@ -100,7 +106,13 @@ def changed(value: Any, texts: dict[str, str]) -> Any:
 
 
 def layer_numbers(text: str) -> tuple[int, ...]:
-    """Layers named as "1-5", "3" or "1,4-6" -> (1, 4, 5, 6)."""
+    """Layers named as "1-5", "3" or "1,4-6" -> (1, 4, 5, 6).
+
+    Raises NoPropError on a text that names none.
+
+    >>> layer_numbers("1,4-6")
+    (1, 4, 5, 6)
+    """
     try:
         parts = [part.partition("-") for part in text.split(",")]
         ranges = [range(int(first), int(last if dash else first) + 1) for first, dash, last in parts]
@@ -112,6 +124,7 @@ def layer_numbers(text: str) -> tuple[int, ...]:
 
 
 def _read(name: str, text: str, kind: Any) -> Any:
+    """A field's value from its text, by the field's own type."""
     readers = {int: int, float: float, str: str, bool: {"true": True, "false": False}.__getitem__}
     try:
         return readers.get(kind, layer_numbers)(text)

@@ -32,6 +32,14 @@ class Keeper:
     ``seconds`` is the training time so far, from the making of the Keeper, that before an interruption included. Raises
     CheckpointError where there is a file that ``resume`` does not ask for, and where there is none or another run's that
     it asks for.
+
+    >>> from noprop_helpers.recipes import RECIPES, Shape
+    >>> images, labels, settings = torch.rand(20, 1, 8, 8), torch.arange(20) % 2, Settings(epochs=2)
+    >>> model = RECIPES["shared"]().build(Shape((1, 8, 8), num_classes=2, num_images=20))
+    >>> losses = fit(model, images, labels, settings, keeper=Keeper("run.pt"))
+    >>> again = fit(model, images, labels, settings, keeper=Keeper("run.pt", resume=True))  # all epochs are done
+    >>> torch.equal(losses, again)
+    True
     """
 
     def __init__(self, path: str | Path | None = None, resume: bool = False, every: float = 0.0, about: dict | None = None):
@@ -95,6 +103,13 @@ def fit(
 
     A frozen layer stays as it is, and a frozen encoder is run over the images once. ``progress(iterable, description)`` may
     wrap long loops; ``after_epoch(epoch)`` sees the updated model, in evaluation mode, as it is left in the end.
+
+    Raises ValueError on images and labels that cannot be trained on, NoPropError on settings that do not fit the model.
+
+    >>> from noprop_helpers.recipes import RECIPES, Shape
+    >>> model = RECIPES["shared"]().build(Shape((1, 8, 8), num_classes=2, num_images=20))
+    >>> fit(model, torch.rand(20, 1, 8, 8), torch.arange(20) % 2, Settings(epochs=3)).shape  # of ten layers
+    torch.Size([3, 10])
     """
     check_images(images, labels, len(model.W))
     check_batch_size(model, settings)
@@ -120,6 +135,11 @@ def predictions(
 
     ``predict(images, generator=...)``, where it is not the model's own: ``functools.partial(model.predict, noise=False)``,
     or ``functools.partial(model.predict_alone, t=3)``.
+
+    >>> from noprop_helpers.recipes import RECIPES, Shape
+    >>> model = RECIPES["shared"]().build(Shape((1, 8, 8), num_classes=2, num_images=20))
+    >>> predictions(model, torch.rand(5, 1, 8, 8), generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([5])
     """
     # The layers of a chain see every image anew and like it in the cache; a flow makes many small steps on its features.
     batch_size = 200 if isinstance(model, NoPropDT) else 1000
@@ -134,7 +154,13 @@ def accuracy(
     generator: torch.Generator | None = None,
     predict: Callable | None = None,
 ) -> float:
-    """Fraction of images classified correctly: images [N, C, H, W], labels [N]. Arguments as for ``predictions``."""
+    """Fraction of images classified correctly: images [N, C, H, W], labels [N]. Arguments as for ``predictions``.
+
+    >>> from noprop_helpers.recipes import RECIPES, Shape
+    >>> model = RECIPES["shared"]().build(Shape((1, 8, 8), num_classes=2, num_images=20))
+    >>> 0 <= accuracy(model, torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 0, 1, 0])) <= 1
+    True
+    """
     check_images(images, labels, len(model.W))
     return (predictions(model, images, generator, predict) == labels).double().mean().item()
 

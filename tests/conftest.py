@@ -65,6 +65,12 @@ def write_digits(folder: Path, num_train: int = 400, num_test: int = 50) -> None
             Image.fromarray((images[i, 0] * 255).byte().numpy()).save(path)
 
 
+def pages_of(contents: dict) -> list[str]:
+    """All pages that _toc.yml lists, the landing page and those inside others included."""
+    chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
+    return [contents["root"], *(page["file"] for chapter in chapters for page in (chapter, *chapter.get("sections", ())))]
+
+
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

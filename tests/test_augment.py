@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import generator
 
-from noprop_helpers.augment import check_images, crop_and_flip
+from noprop_helpers.augment import check_images, check_like, crop_and_flip
 
 IMAGES = torch.rand(3, 1, 2, 2, generator=generator())
 
@@ -89,3 +89,32 @@ def test_check_images_accepts_good_input():
     check_images(IMAGES, torch.tensor([0, 3, 1]))
     with pytest.raises(ValueError, match=r"labels of at least 0, got -1 at index \[0\]"):
         check_images(IMAGES, torch.tensor([-1, 3, 1]))
+
+
+# --- check_like ---
+
+
+@pytest.mark.parametrize("images, message", [
+    (IMAGES[:, :, :1],
+     "images: expected torch.float32 [B, 1, 2, 2] with values from 0 to 1, as in training, got torch.float32 [3, 1, 1, 2]"),
+    (IMAGES.expand(3, 3, 2, 2), "got torch.float32 [3, 3, 2, 2]"),
+    (IMAGES[0], "got torch.float32 [1, 2, 2]"),
+    (IMAGES.double(), "as in training, got torch.float64 [3, 1, 2, 2]"),
+    ((IMAGES * 255).byte(), "got torch.uint8 [3, 1, 2, 2]"),
+    (IMAGES.numpy(), "got ndarray"),
+    (IMAGES[:0], "expected at least one image"),
+    (with_value(float("nan")), "expected finite values"),
+    (with_value(255.0), "images: expected values from 0 to 1, as in training, got values from 0.0884774 to 255; divide by 255"),
+    (with_value(1.5), "got values from 0.0884774 to 1.5"),
+    (with_value(-0.5), "got values from -0.5 to"),
+])  # fmt: skip
+def test_check_like_says_what_was_expected_and_what_came(images, message):
+    with pytest.raises(ValueError) as caught:
+        check_like(images, (1, 2, 2))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert ("divide by 255" in str(caught.value)) == ("divide by 255" in message)
+
+
+def test_check_like_accepts_what_is_like_it():
+    check_like(IMAGES, (1, 2, 2))
+    check_like(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2).double(), [1, 1, 2], torch.float64)

@@ -6,11 +6,12 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from conftest import pages_of
 
 ROOT = Path(__file__).parent.parent
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+PAGES = pages_of(TOC)
 CHAPTERS = [ROOT / f"{page}.ipynb" for page in PAGES if (ROOT / f"{page}.ipynb").exists()]
 NOT_RUN = {"skip-execution", "nbval-skip"}
 MACHINE_PATH = re.compile(r"/(home|root|work|tmp|Users)/\w|[A-Z]:\\\\?Users")
@@ -33,8 +34,8 @@ def output_text(output):
 
 
 def test_contents_list_every_page_once():
-    sources = [p for p in sorted((ROOT / "book").iterdir()) if p.suffix in {".ipynb", ".md"}]
-    assert sorted(PAGES) == [f"book/{p.stem}" for p in sources]
+    sources = [p for p in (ROOT / "book").rglob("*") if p.suffix in {".ipynb", ".md"}]
+    assert sorted(PAGES) == sorted(p.relative_to(ROOT).with_suffix("").as_posix() for p in sources)
 
 
 def test_there_are_chapters():

@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
-CHANGED = ("01-schedule-math",)
+CHANGED = ("01-schedule-math", "02-forward-diffusion")
 
 
 def with_layers(book, num_layers):

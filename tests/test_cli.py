@@ -4,6 +4,7 @@ import fcntl
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -358,6 +359,177 @@ def test_one_class_is_one_clear_line(refused):
     for options in (["--preset", "shared"], ["--preset", "local"], ["--preset", "paper", "--embedding", "learned"]):
         complaint = refused("train", "--dataset", "folder:one", *options)
         assert "folder:one has one class, 'class0': there is nothing to tell apart" in complaint
+
+
+# --- Images of one's own ---
+
+
+def write_classes(folder, number=10, size=(8, 8), names=("cat", "dog", "owl")):
+    """FOLDER/CLASS/*.png of grey noise, the classes brighter one than the other, the last image of each of another size."""
+    for k, name in enumerate(names):
+        (Path(folder) / name).mkdir(parents=True)
+        for i in range(number):
+            w, h = size if i < number - 1 else (20, 12)
+            pixels = bytes(80 * k + value // 4 for value in os.urandom(w * h))
+            Image.frombytes("L", (w, h), pixels).save(Path(folder) / name / f"{i}.png")
+
+
+OWN = ["train", "--dataset", "folder:mine", "--preset", "local", *SMALL, "--set", "num_centres=20"]
+
+
+def test_a_folder_per_class_is_trained_on_and_the_report_says_what_was_done(shell, capsys):
+    write_classes("mine")
+    Path("mine/cat/notes.txt").write_text("x")
+    assert shell(*OWN, "--json", "out.json", "--checkpoint", "a.pt") == 0
+    out, said = capsys.readouterr()
+    assert len(out.splitlines()) == 1 and out.startswith("folder:mine local: test accuracy")
+    assert said.splitlines() == [
+        "noprop_helpers: folder:mine: split by file name, 20 % of every class to test on; 3 resized to 8x8, the most common size",
+        "noprop_helpers: folder:mine: 1 left out that are no .png, .jpg, .jpeg",
+    ]
+    told = json.loads(Path("out.json").read_text())
+    assert (told["num_train"], told["num_test"]) == (24, 6) and told["accuracy_by_class"].keys() == {"cat", "dog", "owl"}
+    assert sum(told["accuracy_by_class"].values()) / 3 == pytest.approx(told["test_accuracy"])
+    assert told["preparation"] == {
+        "size": [8, 8], "asked": False, "resized": 3, "recoloured": 0, "test_share": 0.2, "split_seed": 0, "left_out": 1,
+        "in_both": 0, "example": None,
+    }  # fmt: skip
+    about = load_trained("a.pt").about
+    assert about["preparation"].endswith("3 resized to 8x8, the most common size") and about["class_names"] == ["cat", "dog", "owl"]
+    assert shell(*OWN, "--checkpoint", "a.pt", "--resume") == 0
+
+
+def test_what_was_done_is_not_said_of_a_run_that_cannot_be(refused):
+    write_classes("mine")
+    assert "has no setting 'depth'" in refused(*OWN, "--set", "depth=3")
+    assert "--layers needs --checkpoint" in refused(*OWN, "--layers", "1")
+
+
+def test_digits_need_no_preparation(shell, capsys):
+    assert shell("train", *SMALL, "--json", "out.json") == 0
+    told = json.loads(Path("out.json").read_text())
+    assert told["preparation"] is None and len(told["accuracy_by_class"]) == 10 and told["num_test"] == 20
+    assert capsys.readouterr().err == ""
+
+
+def test_copies_in_both_splits_are_said(shell, capsys):
+    write_images("mine", (8, 8))
+    shutil.copy("mine/train/class0/3.png", "mine/test/class1/3.png")
+    assert shell(*OWN) == 0
+    assert capsys.readouterr().err == (
+        "noprop_helpers: folder:mine: 1 test image is also in the training split, pixel for pixel (as test/class1/3.png): "
+        "the accuracy flatters\n"
+    )
+
+
+@pytest.mark.parametrize("text, size", [("10", (10, 10)), ("12x9", (12, 9))])
+def test_images_become_the_size_that_was_asked_for(text, size, shell):
+    write_classes("mine")
+    assert shell(*OWN, "--image-size", text, "--json", "out.json", "--checkpoint", "a.pt") == 0
+    assert load_trained("a.pt").model.image_shape == (1, *size[::-1])
+    told = json.loads(Path("out.json").read_text())["preparation"]
+    assert (told["size"], told["asked"], told["resized"]) == ([*size], True, 30)
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "4x", "x4", "3x4x5", "12.5", "big", "", "10000", "²"])
+def test_a_size_that_is_none_is_refused(text, refused):
+    complaint = refused("train", f"--image-size={text}")
+    assert f"expected a size in pixels such as 32 or 40x30, got {text!r}" in complaint
+
+
+def test_digits_have_their_own_size(refused, monkeypatch):
+    monkeypatch.undo()  # the fixture's few digits know nothing of sizes
+    assert "digits comes in its own" in refused("train", "--image-size", "16")
+
+
+def test_parts_trained_on_images_of_a_size_that_was_asked_for_are_joined(shell, capsys):
+    """The join reads the images as the parts did, without being told."""
+    write_classes("mine")
+    for layers, file in (("1-2", "a.pt"), ("3", "b.pt")):
+        assert shell(*OWN, "--image-size", "12x9", "--layers", layers, "--checkpoint", file) == 0
+    assert shell("join", "a.pt", "b.pt", "--checkpoint", "whole.pt") == 0
+    assert load_trained("whole.pt").model.image_shape == (1, 9, 12)
+    assert shell("predict", "whole.pt", "mine/cat/0.png") == 0
+
+
+# --- predict ---
+
+
+@pytest.fixture
+def trained(shell):
+    """a.pt, a model of the three classes of a folder, 8 x 8 and grey."""
+    write_classes("mine", number=30)
+    assert shell("train", "--dataset", "folder:mine", "--epochs", "10", *SMALL[2:], "--checkpoint", "a.pt") == 0
+    return load_trained("a.pt")
+
+
+def test_predict_says_a_line_a_picture(trained, shell, capsys):
+    capsys.readouterr()
+    pictures = ["mine/cat/1.png", "mine/owl/2.png", "mine/dog/3.png"]
+    assert shell("predict", "a.pt", *pictures, "--json", "out.json") == 0
+    out, said = capsys.readouterr()
+    assert said == "" and len(out.splitlines()) == 3
+    told = json.loads(Path("out.json").read_text())
+    assert (told["model"], told["recipe"], told["dataset"], told["image_shape"]) == ("a.pt", "shared", "folder:mine", [1, 8, 8])
+    generator = torch.Generator().manual_seed(0)
+    images = torch.stack([torch.frombuffer(bytearray(Image.open(path).tobytes()), dtype=torch.uint8) for path in pictures])
+    images = images.view(3, 1, 8, 8) / 255
+    expected = trained.model.probabilities(images, generator, told["walks"])
+    for line, path, one, p in zip(out.splitlines(), pictures, told["pictures"], expected, strict=True):
+        assert one["file"] == path and list(one["probabilities"]) == ["cat", "dog", "owl"]
+        assert list(one["probabilities"].values()) == pytest.approx(p.tolist())
+        assert one["class"] == Path(path).parent.name and one["probability"] == max(one["probabilities"].values())
+        order = sorted(one["probabilities"].items(), key=lambda item: -item[1])
+        first, *others = (f"{name} {100 * value:.1f} %" for name, value in order)
+        assert line == f"{path}: {first}, then {', '.join(others)}"
+    assert shell("predict", "a.pt", *pictures) == 0 and capsys.readouterr().out == out  # the same noise again
+
+
+def test_predict_names_the_three_likeliest_classes(shell, capsys, few_digits):
+    assert shell("train", *SMALL, "--checkpoint", "a.pt") == 0
+    Image.fromarray((few_digits.test_images[0, 0] * 255).byte().numpy()).save("1.png")
+    capsys.readouterr()
+    assert shell("predict", "a.pt", "1.png") == 0
+    assert re.fullmatch(r"1\.png: \d [\d.]+ %, then \d [\d.]+ %, \d [\d.]+ %\n", capsys.readouterr().out)
+
+
+def test_pictures_are_made_as_the_training_images_were(trained, shell, capsys):
+    Image.open("mine/owl/2.png").convert("RGB").resize((40, 40), Image.Resampling.NEAREST).save("large.png")
+    capsys.readouterr()
+    assert shell("predict", "a.pt", "large.png", "mine/owl/2.png") == 0
+    out, said = capsys.readouterr()
+    assert [line.split()[1] for line in out.splitlines()] == ["owl", "owl"]
+    assert said == "noprop_helpers: 1 of 2 pictures made 8x8 grey, as the training images were\n"
+
+
+def test_a_prediction_that_cannot_be_is_one_clear_line(trained, refused, shell):
+    Path("text.png").write_text("hello")
+    picture = "mine/cat/1.png"
+    for arguments, message in [
+        (["a.pt"], "required: IMAGE"),
+        (["none.pt", picture], "no file none.pt"),
+        (["text.png", picture], "text.png is not a readable checkpoint"),
+        (["a.pt", picture, "none.png"], "none.png: expected an image file, found none"),
+        (["a.pt", "mine"], "mine: expected an image file, found a folder"),
+        (["a.pt", "text.png"], "text.png: expected a whole image, found 5 bytes that do not decode"),
+        (["a.pt", picture, "--json", "no/such/out.json"], "no/such does not exist"),
+        (["a.pt", picture, "--json", picture], "are one file"),
+        (["a.pt", picture, "--json", "a.pt"], "are one file"),
+        (["a.pt", picture, "--data-root", "."], "unrecognized arguments"),
+    ]:
+        assert message in refused("predict", *arguments)
+    trained.model.save("weights.pt")
+    assert "weights.pt does not say what model it holds" in refused("predict", "weights.pt", picture)
+    content = checkpoints.load("a.pt")
+    checkpoints.save("half.pt", content | {"history": content["history"][:4]})
+    assert "half.pt is trained for 4 of 10 epochs: go on with train --resume" in refused("predict", "half.pt", picture)
+    assert shell(*OWN, "--layers", "1-2", "--checkpoint", "part.pt") == 0
+    assert "part.pt holds layers 1, 2 alone; join it with the others' files" in refused("predict", "part.pt", picture)
+
+
+def test_predict_runs_in_one_process(trained, refused, monkeypatch):
+    monkeypatch.setattr(cli.parallel, "this_process", lambda: (0, 2))
+    assert "predict runs in one process" in refused("predict", "a.pt", "mine/cat/1.png")
 
 
 BUG = """

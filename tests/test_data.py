@@ -611,10 +611,6 @@ def remove_tree(path):
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        (lambda f: write_image(f / "train/2/b.png", size=(6, 4)),
-         ["train/2/b.png: expected 5x4 RGB as in", "train/1/a.png, found 6x4 RGB", "one size"]),
-        (lambda f: write_image(f / "test/10/c.png", mode="L"),
-         ["test/10/c.png: expected 5x4 RGB as in", "train/1/a.png, found 5x4 L", "colour mode"]),
         (lambda f: write_image(f / "train/1/a.png", mode="I;16"), ["train/1/a.png: expected 8 bits", "I;16"]),
         (lambda f: remove_tree(f / "test/2"),
          ["expected the same class folders in train and test, found only in train: ['2'], only in test: []"]),
@@ -648,7 +644,7 @@ def test_truncated_image_is_named(tmp_path, suffix, share):
 
 
 def test_folder_that_is_not_there(tmp_path):
-    expect_error("folder:no", "folder:no: expected a folder with train/CLASS/*.png at no or data/no, found no folder")
+    expect_error("folder:no", "folder:no: expected a folder with CLASS/*.png or train/CLASS/*.png at no or data/no, found no folder")
     expect_error(f"folder:{tmp_path / 'no'}", f"at {tmp_path / 'no'}, found no folder")
     expect_error("folder:", "expected the path of a folder")
 

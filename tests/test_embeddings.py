@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from noprop_helpers.embeddings import gaussian, nearest_class, one_hot, orthogonal, prototypes
+from noprop_helpers.embeddings import gaussian, nearest_class, nearest_distribution, one_hot, orthogonal, prototypes
 
 
 def test_one_hot_rows():
@@ -20,6 +20,26 @@ def test_nearest_class_of_one_hot_is_argmax():
     assert torch.equal(nearest_class(z, torch.eye(10)), z.argmax(1))
 
 
+@pytest.mark.parametrize("W", [torch.eye(6), orthogonal(6, 9, torch.Generator().manual_seed(1))], ids=["one-hot", "orthogonal"])
+def test_a_mixture_of_orthonormal_embeddings_gives_back_its_shares(W):
+    p = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)).mul(3).softmax(1)
+    torch.testing.assert_close(nearest_distribution(p @ W, W), p, rtol=1e-4, atol=1e-6)
+
+
+def test_nearest_distribution_is_a_distribution_and_the_nearest():
+    """Against many others, and its largest entry against ``nearest_class``, for embeddings of any length and direction."""
+    g = torch.Generator().manual_seed(0)
+    z, W = 2 * torch.randn(40, 5, generator=g), torch.randn(7, 5, generator=g)
+    p = nearest_distribution(z, W)
+    assert p.min() >= 0 and (p == 0).any() and torch.allclose(p.sum(1), torch.ones(40))
+    assert torch.equal(p.argmax(1), nearest_class(z, W))
+    goal = -torch.cdist(z, W).square() / 2
+    others = torch.randn(2000, 7, generator=g).mul(4).softmax(1)
+    around = 0.9 * p[:, None] + 0.1 * others  # [40, 2000, 7], distributions too
+    for some in (others[None], around):
+        assert ((some - goal[:, None]).square().sum(2) >= (p - goal).square().sum(1)[:, None] - 1e-4).all()
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -31,6 +51,7 @@ def test_nearest_class_of_one_hot_is_argmax():
         (lambda: prototypes(torch.rand(4, 1, 2, 2), torch.tensor([0, 0, 1, 1]), 3), "class 2 has no image"),
         (lambda: prototypes(torch.rand(4, 4), torch.tensor([0, 0, 1, 1]), 2), r"got \[4, 4\], \[4\]"),
         (lambda: nearest_class(torch.ones(2, 3), torch.ones(4, 5)), r"\[2, 3\] and \[4, 5\]"),
+        (lambda: nearest_distribution(torch.ones(2, 3), torch.ones(4, 5)), r"\[2, 3\] and \[4, 5\]"),
     ],
 )
 def test_errors(call, message):

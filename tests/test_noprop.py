@@ -325,6 +325,80 @@ def test_a_saved_model_answers_one_image_at_a_time_as_it_did(digits, tmp_path):
     assert states_equal(trained, loaded)
 
 
+# --- Probabilities ---
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_probabilities_are_distributions_whose_largest_entry_is_the_class(name, few_digits):
+    """Of one walk: what ``predict`` says from the same noise, before the last step of a chain adds its own."""
+    if name == "paper-adjoint":
+        pytest.importorskip("torchdiffeq")
+    images, labels = few_digits.train_images, few_digits.train_labels
+    model = worn(MODELS[name]() if MODELS[name] else built(name, images, labels, num_steps=2)).train()
+    with unchanged(model):
+        p = model.probabilities(few_digits.test_images, generator(3), num_walks=1)
+    assert p.shape == (20, K) and p.min() >= 0 and not p.requires_grad
+    torch.testing.assert_close(p.sum(1), torch.ones(20))
+    if isinstance(model, NoPropDT) and model.readout is None:
+        ends = {}
+        model.predict(few_digits.test_images, generator(3), lambda t, z, u_hat: ends.update(last=u_hat))
+        assert torch.equal(p.argmax(1), model.classify(ends["last"]))
+    else:
+        assert torch.equal(p.argmax(1), model.predict(few_digits.test_images, generator(3)))
+
+
+def test_probabilities_are_the_softmax_of_the_last_layer(few_digits):
+    """Of one-hot labels and class scores, where no noise is left: computed by hand."""
+    model, images, ends = small_stack(T, inference="answer"), few_digits.test_images, {}
+    model.predict(images, generator(1), lambda t, z, u_hat: ends.update({t: (z, u_hat)}))
+    last = model.layers[0](model.encoder(images), ends[2][0]).softmax(1)
+    torch.testing.assert_close(model.probabilities(images, generator(1), num_walks=1), last, rtol=1e-4, atol=1e-6)
+
+
+def test_probabilities_are_the_mean_of_walks(few_digits):
+    model, images = small_stack(T), few_digits.test_images
+    draws = generator(2)
+    walks = [model.probabilities(images, draws, num_walks=1) for _ in range(5)]
+    assert not torch.equal(walks[0], walks[1])
+    torch.testing.assert_close(model.probabilities(images, generator(2), num_walks=5), torch.stack(walks).mean(0))
+    with pytest.raises(NoPropError, match="num_walks must be at least 1, got 0"):
+        model.probabilities(images, num_walks=0)
+
+
+# --- What a model was trained on ---
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_knows_its_images_refuses_others(name, few_digits):
+    """Wherever images go in: another shape or type, or values from 0 to 255, is one clear line."""
+    if name == "paper-adjoint":
+        pytest.importorskip("torchdiffeq")
+    images, labels = few_digits.train_images[:8], few_digits.train_labels[:8]
+    model = MODELS[name]() if MODELS[name] else built(name, images, labels, num_steps=2)
+    assert model.image_shape is None and model.class_names is None
+    model.predict(images * 255)  # nobody said what it was trained on
+    assert model.trained_on([1, 8, 8], list("0123456789")) is model
+    assert model.image_shape == (1, 8, 8) and model.class_names == tuple("0123456789")
+    ways = [model.predict, model.probabilities, lambda x: model.loss(x, labels)]
+    ways += [lambda x: model.predict_alone(x, 1)] if isinstance(model, NoPropDT) else []
+    for way in ways:
+        way(images)
+        for wrong, message in [
+            (images.expand(8, 3, 8, 8), r"expected torch.float32 \[B, 1, 8, 8\] .*, got torch.float32 \[8, 3, 8, 8\]"),
+            (torch.rand(8, 1, 9, 9), r"got torch.float32 \[8, 1, 9, 9\]"),
+            (images * 255, "expected values from 0 to 1, as in training, got values from 0 to 255; divide by 255"),
+            ((images * 255).byte(), "got torch.uint8"),
+            (images.double(), "got torch.float64"),
+        ]:
+            with pytest.raises(ValueError, match=message):
+                way(wrong)
+
+
+def test_a_model_has_as_many_names_as_classes():
+    with pytest.raises(NoPropError, match="expected 10 class names, got 2"):
+        small_stack(T).trained_on((1, 8, 8), ("cat", "dog"))
+
+
 # --- Files ---
 
 

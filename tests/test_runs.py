@@ -10,8 +10,9 @@ from conftest import some_of, states_equal
 from noprop_helpers import NoPropError, checkpoints, passes, runs
 from noprop_helpers.checkpoints import CheckpointError
 from noprop_helpers.data import dataset_checksum
+from noprop_helpers.images import Preparation
 from noprop_helpers.recipes import EMBEDDINGS, RECIPES
-from noprop_helpers.runs import as_data, from_data, load_trained, measured, plan, run
+from noprop_helpers.runs import as_data, from_data, load_trained, measured, plan, run, save_trained
 from noprop_helpers.training import Keeper, predictions
 
 # Of every recipe as little as still does all that it does.
@@ -355,6 +356,47 @@ def test_a_file_that_no_run_wrote_is_not_loaded(few_digits, tmp_path):
         load_trained(path)
     with pytest.raises(CheckpointError, match="no file"):
         load_trained(tmp_path / "none.pt")
+
+
+def test_a_loaded_model_knows_its_classes_and_its_images(few_digits, tmp_path):
+    named = few_digits._replace(class_names=tuple("abcdefghij"))
+    trained = run(small_run(named, "local"), named, checkpoint=tmp_path / "a.pt")
+    loaded = load_trained(tmp_path / "a.pt")
+    save_trained(tmp_path / "b.pt", loaded)
+    for model in (trained.model, loaded.model, load_trained(tmp_path / "b.pt").model):
+        assert model.class_names == tuple("abcdefghij") and model.image_shape == (1, 8, 8)
+        with pytest.raises(ValueError, match=r"images: expected torch.float32 \[B, 1, 8, 8\].*got torch.float32 \[20, 1, 4, 8\]"):
+            model.predict(few_digits.test_images[:, :, :4])
+        with pytest.raises(ValueError, match="got values from 0 to 255; divide by 255"):
+            model.predict(few_digits.test_images * 255)
+
+
+@pytest.mark.parametrize("name", ["image_shape", "class_names", "num_images"])
+def test_a_file_that_does_not_say_what_it_was_trained_on_is_refused(name, few_digits, tmp_path):
+    run(small_run(few_digits, "local"), few_digits, checkpoint=tmp_path / "a.pt")
+    content = checkpoints.load(tmp_path / "a.pt")
+    del content["about"][name]
+    checkpoints.save(tmp_path / "a.pt", content)
+    with pytest.raises(CheckpointError, match=f"a.pt does not say its {name}: an older version wrote it; train again"):
+        load_trained(tmp_path / "a.pt")
+
+
+def test_a_file_says_how_its_images_were_made(few_digits, tmp_path):
+    """Where anything was done to them; files from before, which say nothing, are resumed all the same."""
+    planned = small_run(few_digits, "local")
+    cut = few_digits._replace(preparation=Preparation((8, 8), asked=True, resized=3, left_out=2))
+    run(planned, cut, checkpoint=tmp_path / "cut.pt")
+    assert load_trained(tmp_path / "cut.pt").about["preparation"] == "3 resized to 8x8, as asked"
+    untouched = few_digits._replace(preparation=Preparation((8, 8), left_out=2))
+    run(planned, few_digits, checkpoint=tmp_path / "a.pt")
+    assert "preparation" not in load_trained(tmp_path / "a.pt").about
+    run(planned, untouched, checkpoint=tmp_path / "a.pt", resume=True)
+
+
+def test_accuracy_by_class(few_digits):
+    dataset = few_digits._replace(test_labels=torch.tensor([0, 0, 0, 1, 3]), class_names=("a", "b", "c", "d"))
+    said = torch.tensor([0, 0, 2, 1, 0])
+    assert runs.accuracy_by_class(said, dataset) == {"a": pytest.approx(2 / 3), "b": 1, "c": None, "d": 0}
 
 
 def test_a_part_is_not_a_model(few_digits, tmp_path):

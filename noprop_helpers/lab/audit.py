@@ -121,6 +121,7 @@ def run_audit(dataset: Dataset, seed: int, device: str = "cpu", progress: Progre
 
 
 def _audited(step: AuditStep, dataset: Dataset, seed: int, device: str, progress: Progress) -> tuple[dict, Tensor]:
+    """One step of the audit, trained and measured after some epochs: -> (results, classes said [N])."""
     model, curve = step.model.to(device), {}
     images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
     test, truth = dataset.test_images.to(device), dataset.test_labels.to(device)

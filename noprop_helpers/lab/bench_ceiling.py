@@ -111,6 +111,7 @@ def ceiling_part(
 
 
 def _steps(dataset: Dataset, recording: Recording, best: Device, layers: int, batch: int, repeats: int) -> Rows:
+    """The paper's training step in four ways, each beside the time that its operations ask of one core."""
     task, ways, rows = task_of(dataset, recording, batch), four_ways(layers), []
     for way, make in ways.items():
         operations, _ = count(make, task)

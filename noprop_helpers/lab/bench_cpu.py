@@ -64,6 +64,7 @@ class _Turns:
         self.start = 0.0
 
     def take(self, epoch: int) -> None:
+        """After an epoch of ours, one of theirs, and the machine's ceiling between the two."""
         synchronize(self.device)
         self.ours.append(time.perf_counter() - self.start)
         # What slows the machine down for a moment meets both.

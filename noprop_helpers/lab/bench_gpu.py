@@ -72,6 +72,7 @@ class Task(NamedTuple):
 
     @property
     def shape(self) -> Shape:
+        """What a recipe must know of these images."""
         return Shape(tuple(self.images.shape[1:]), self.num_classes, len(self.images))
 
     @property
@@ -203,6 +204,7 @@ def _layer_steps(task: Task, T: int, compiled: bool = False, channels_last: bool
 
 
 def _step(task: Task, parameters: list[nn.Parameter], loss: Callable[[], Tensor]) -> Step:
+    """A training step of some parameters by their loss."""
     device = task.images.device
     optimizer = adam(parameters, task.settings, capturable=device.type == "cuda")
 
@@ -217,6 +219,7 @@ def _step(task: Task, parameters: list[nn.Parameter], loss: Callable[[], Tensor]
 
 
 def _after_another(steps: list[Step]) -> Step:
+    """Many steps as one."""
     def all_steps() -> None:
         for step in steps:
             step()
@@ -498,6 +501,7 @@ def paper_medians(rows: Rows, sizes: Sizes) -> Rows:
 
 
 def _watched(variant: str, seed: int, dataset: Dataset, recording: Recording, sizes: Sizes) -> Stopwatch:
+    """Train until the target is reached: -> the stopwatch that saw it."""
     device = recording.device
     test = dataset.test_images.to(device), dataset.test_labels.to(device)
     changes = {"seed": str(seed), "epochs": str(sizes.epochs), "num_steps": str(sizes.layers)}

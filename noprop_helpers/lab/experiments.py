@@ -49,6 +49,7 @@ def _layers(dataset: str) -> Experiment:
 
 
 def _paper(dataset: str, variant: str, embedding: str, short: bool = False) -> Experiment:
+    """An entry of the paper's table 1, or a few epochs of it."""
     changes = {"embedding": embedding} | (SHORT[variant] if short else {})
     if short and variant in ("ct", "fm") and embedding == "prototype":
         changes |= {"num_steps": "50"}
@@ -91,6 +92,11 @@ EXPERIMENTS = {
     "sudoku_rivals": _sudoku("sudoku_rivals", "opponents that take several steps, as a chain does"),
     "sudoku_rates": _sudoku("sudoku_rates", "the learning rates of all, by puzzles of known classes", (0,)),
     "sudoku_sizes": _sudoku("sudoku_sizes", "chains of other depths, widths, rounds and training times"),
+    "digits_walks": Experiment(
+        "walks and predictions to look at: chapter 4's ten layers, which see the pixels of the bundled digits",
+        "digits", (0,), study="digits_walks",
+    ),
+    "sudoku_walks": _sudoku("sudoku_walks", "what every layer of the chain says of three puzzles, to look at", (0,)),
     **{f"mnist_{v}_{e}_short": _paper("mnist", v, e, short=True) for v, e in _cells()},
     # One block alone, for as many updates as the ten of mnist_dt_one_hot_short together.
     "mnist_single_one_hot_short": Experiment(

@@ -3,11 +3,8 @@
 Everything takes and returns plain matplotlib objects.
 """
 
-import io
-
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 # Told apart with any colour vision, and still when a dark page turns lightness round.
@@ -54,24 +51,6 @@ def plot_image(ax: Axes, image: Tensor) -> None:
     ax.axis("off")
 
 
-def plot_predictions(images: Tensor, labels: Tensor, predicted: Tensor, class_names=None, columns: int = 6) -> Figure:
-    """Images [N, C, H, W] in a grid, each with its true and its predicted label; red where the two differ."""
-    if not len(images) == len(labels) == len(predicted) > 0:
-        raise ValueError(
-            f"expected as many labels and predictions as images, got {len(images)}, {len(labels)}, {len(predicted)}"
-        )
-    names = class_names or [str(i) for i in range(int(max(labels.max(), predicted.max())) + 1)]
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.1 * columns, 1.6 * rows), squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
-    for ax, image, true, guess in zip(axes.flat, images, labels.tolist(), predicted.tolist()):
-        plot_image(ax, image)
-        color = "black" if true == guess else RED
-        ax.set_title(f"true {names[true]}\nsays {names[guess]}", color=color, loc="center", fontsize=10)
-    return figure
-
-
 def plot_board(ax: Axes, board, values: Tensor, given: Tensor, sure: Tensor, wrong: Tensor) -> None:
     """A Sudoku of ``board.size`` values, each table [S, S]: given cells bold on grey, the others in blue, the paler the less
     ``sure`` (0 to 1); red where ``wrong``."""
@@ -92,27 +71,6 @@ def plot_board(ax: Axes, board, values: Tensor, given: Tensor, sure: Tensor, wro
     ax.spines[:].set_visible(False)
 
 
-def animated_png(figures: list[Figure], seconds: float = 0.6, last_seconds: float = 2.5) -> bytes:
-    """Figures of one size as the frames of an animated PNG, which every browser plays without a script.
-
-    The figures are closed. It plays three times and then rests on the last frame.
-    """
-    from PIL import Image
-
-    if not figures:
-        raise ValueError("expected at least one figure, got none")
-    frames = []
-    for figure in figures:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110)
-        plt.close(figure)
-        frames.append(Image.open(buffer).convert("RGB"))
-    result = io.BytesIO()
-    durations = [1000 * seconds] * (len(frames) - 1) + [1000 * last_seconds]
-    frames[0].save(result, format="PNG", save_all=True, append_images=frames[1:], duration=durations, loop=3)
-    return result.getvalue()
-
-
 def table(headers: list[str], rows: list[list]) -> "Markdown":
     """A Markdown table as a cell's output. Numbers come as text, formatted by the caller."""
     from IPython.display import Markdown
@@ -121,3 +79,8 @@ def table(headers: list[str], rows: list[list]) -> "Markdown":
         raise ValueError(f"expected {len(headers)} entries in every row, got {[len(row) for row in rows]}")
     lines = [headers, ["---"] * len(headers), *rows]
     return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
+
+
+def breakable(text: str) -> str:
+    """A name with underscores as code that may break after each of them: on a phone a table is as wide as its longest name."""
+    return f"<code>{text.replace('_', '_<wbr>')}</code>"

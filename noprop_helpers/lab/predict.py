@@ -77,6 +77,7 @@ class Counter(TorchDispatchMode):
         return result
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
+        """Count a piece of memory once, from its first use until it is gone."""
         if storage in self._known:
             return
         self._known[storage] = True
@@ -102,6 +103,7 @@ def count(make: Callable[[Task], Step], task: Task) -> tuple[list[Operation], in
 
 
 def _counted(operation, args: tuple, kwargs: dict, result) -> Operation:
+    """What one operation asks for: floating-point operations and bytes read and written."""
     read, written = _tensors((args, kwargs)), _tensors(result) or _changed(operation, args)
     formula = flop_registry.get(operation.overloadpacket)
     flop = formula(*args, **kwargs, out_val=result) if formula else 0

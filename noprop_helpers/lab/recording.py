@@ -18,7 +18,7 @@ from ..passes import Progress, silent
 from ..recipes import Local
 from ..runs import Run, as_data, build, num_parameters, plan, run, shape_of
 from ..training import Settings
-from . import records
+from . import records, walks
 from .audit import audit_steps, run_audit, run_published_loop
 from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
@@ -60,17 +60,27 @@ def _told(dataset: Dataset | None) -> dict:
     if dataset is None:
         return {"name": "made from the seed"}
     sizes = {"train": len(dataset.train_labels), "test": len(dataset.test_labels)}
-    return {"name": dataset.name, "checksum": dataset_checksum(dataset), **sizes}
+    done = {"preparation": dataset.prepared} if dataset.prepared else {}
+    return {"name": dataset.name, "checksum": dataset_checksum(dataset), **sizes} | done
 
 
 # --- Studies ----------------------------------------------------------------------------------------------------------
 
 
-class Study(NamedTuple):
-    """What one seed of an experiment does: ``run(experiment, dataset, seed, recording, checkpoint)`` -> (results, classes
-    said of the test images), and ``describe(experiment, dataset, recording)`` -> the whole of it as plain data."""
+class Outcome(NamedTuple):
+    """What one seed of a study comes to: its numbers, of which the record holds the means; the classes that it said of the test
+    images; and what is only to be looked at, as plain data."""
 
-    run: Callable[..., tuple[dict, dict[str, Tensor]]]
+    results: dict
+    said: dict[str, Tensor]
+    shown: dict = {}
+
+
+class Study(NamedTuple):
+    """What one seed of an experiment does: ``run(experiment, dataset, seed, recording, checkpoint)`` -> the fields of an
+    ``Outcome``, and ``describe(experiment, dataset, recording)`` -> the whole of it as plain data."""
+
+    run: Callable[..., tuple]
     describe: Callable[..., dict]
 
 
@@ -84,6 +94,7 @@ def planned(experiment: Experiment, dataset: Dataset, seed: int, recording: Reco
 
 
 def _run(experiment: Experiment, dataset: Dataset, seed: int, recording: Recording, checkpoint: Path):
+    """One seed of an experiment: -> (results, predictions)."""
     trained = run(
         planned(experiment, dataset, seed, recording), dataset, device=recording.device, checkpoint=checkpoint,
         resume=checkpoint.exists(), checkpoint_every=CHECKPOINT_EVERY, progress=recording.progress,
@@ -92,6 +103,7 @@ def _run(experiment: Experiment, dataset: Dataset, seed: int, recording: Recordi
 
 
 def _describe_run(experiment: Experiment, dataset: Dataset, recording: Recording) -> dict:
+    """The run as data, without its seed and its data set."""
     one = planned(experiment, dataset, experiment.seeds[0], recording)
     model = build(one, shape_of(dataset))
     data = as_data(one) | {"identity": model.identity(), "parameters": num_parameters(model)}
@@ -119,6 +131,11 @@ def _describe_layers(experiment: Experiment, dataset: Dataset, recording: Record
     return model | {"settings": _common(settings), "depths": DEPTHS, "votes": VOTES, "noise_scales": NOISE_SCALES}
 
 
+def _describe_walks(*_) -> dict:
+    told = {"num_steps": walks.T, "blend": {"classes": walks.BLEND, "share": walks.SHARE, "walks": walks.NUM_BLENDS}}
+    return {"settings": _common(walks.SETTINGS)} | told
+
+
 def _describe_sudoku(*_) -> dict:
     grids = dict(zip(("learned_from", "held_out"), map(len, split())))
     return {"settings": dataclasses.asdict(Plan()), "held_out_classes": HELD_OUT, "grids_in_order": grids}
@@ -137,6 +154,8 @@ STUDIES = {
     "sudoku_rivals": Study(_alone(run_sudoku_rivals), _describe_sudoku),
     "sudoku_rates": Study(_alone(run_sudoku_rates), _describe_sudoku),
     "sudoku_sizes": Study(_alone(run_sudoku_sizes), _describe_sudoku),
+    "digits_walks": Study(_alone(walks.run_digits), _describe_walks),
+    "sudoku_walks": Study(_alone(walks.run_sudokus), _describe_sudoku),
 }
 
 
@@ -180,9 +199,10 @@ def record(
     checkpoints.save(target.with_suffix(".partial"), done)  # also before the first seed: its checkpoint is of this origin
     for seed in experiment.seeds[len(done["runs"]) :]:
         start = time.perf_counter()
-        results, said = study.run(experiment, data, seed, recording, target.with_suffix(f".{seed}.checkpoint"))
-        done["runs"].append({"seed": seed, "seconds": time.perf_counter() - start, "results": _plain(results)})
-        done["said"] |= {f"{seed}/{key}": classes for key, classes in said.items()}
+        outcome = Outcome(*study.run(experiment, data, seed, recording, target.with_suffix(f".{seed}.checkpoint")))
+        run = {"seed": seed, "seconds": time.perf_counter() - start, "results": _plain(outcome.results)}
+        done["runs"].append(run | ({"shown": _plain(outcome.shown)} if outcome.shown else {}))
+        done["said"] |= {f"{seed}/{key}": classes for key, classes in outcome.said.items()}
         checkpoints.save(target.with_suffix(".partial"), done)
         _remove_checkpoints(target, experiment)
     return _write(target, done, recording)
@@ -223,6 +243,7 @@ def _finished(partial: Path, origin: dict, fresh: bool) -> dict:
 
 
 def _write(target: Path, done: dict, recording: Recording) -> dict:
+    """The record of all seeds done so far, written; what the model said goes beside it."""
     runs = done["runs"]
     value = {
         **done["origin"],

@@ -51,6 +51,7 @@ class Plan:
 
     @property
     def training(self) -> Training:
+        """Steps, batch size and learning rate."""
         return Training(self.steps, self.batch_size, self.learning_rate)
 
 
@@ -144,6 +145,7 @@ class Bench:
         self.judge = Judge(BOARD, test)
 
     def draw(self, count: int, generator: torch.Generator) -> Problems:
+        """New puzzles to learn from."""
         return puzzles(BOARD, self.grids, self.plan.share, count, generator)
 
     def draw_any_share(self, count: int, generator: torch.Generator) -> Problems:
@@ -152,6 +154,7 @@ class Bench:
         return puzzles(BOARD, self.grids, share, count, generator)
 
     def layers(self, count: int, hidden_dim: int | None = None, more_features: int = 0) -> list[BoardLayer]:
+        """So many untrained layers, the same for the same seed."""
         width = hidden_dim or self.plan.hidden_dim
         with seeded(self.seed):
             return [BoardLayer(BOARD, BOARD.size + more_features, width, self.plan.rounds) for _ in range(count)]
@@ -163,10 +166,12 @@ class Bench:
         return Chain(layers, posterior_coefficients(alpha_bar))
 
     def noise(self) -> Tensor:
+        """Where walks of the test puzzles start."""
         return structured.noise_like(self.judge.y, BOARD.size, self.generator)
 
     @torch.no_grad()
     def walked(self, chain: Chain, noise_scale: float = 0.0, callback: Callable | None = None) -> Tensor:
+        """Where a chain's walks of the test puzzles end: -> z_0 [N, M * K]."""
         return structured.walk(*chain, self.judge.x, self.noise(), noise_scale, self.generator, callback)
 
     @torch.no_grad()

@@ -219,6 +219,7 @@ class BoardLayer(nn.Module):
         self.say = nn.Linear(hidden_dim, board.size)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """x [B, S * S, F], z [B, S * S * S] -> scores [B, S * S, S]."""
         S, member = self.board.size, units(self.board).to(x).flatten(0, 1)  # [3 S, S * S]
         seen = torch.cat([x, z.unflatten(1, (S * S, S))], 2)  # [B, S * S, F + S]
         state = self.look(seen.transpose(0, 1)).relu()  # [S * S, B, H]: the cells first, so that their means are one product

@@ -1,10 +1,7 @@
-import io
-
 import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.colors import to_hex
-from PIL import Image
 
 from noprop_helpers.lab import plots
 from noprop_helpers.lab.sudoku import Board
@@ -16,45 +13,17 @@ def close_figures():
     plt.close("all")
 
 
-def test_wrong_predictions_are_red():
-    figure = plots.plot_predictions(torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2]), torch.tensor([0, 2, 2]), columns=2)
-    titles = [ax.title for ax in figure.axes]
-    assert [t.get_text() for t in titles] == ["true 0\nsays 0", "true 1\nsays 2", "true 2\nsays 2", ""]
-    assert [to_hex(t.get_color()) == plots.RED for t in titles[:3]] == [False, True, False]
-
-
-def test_predictions_use_class_names_and_colour_images():
-    figure = plots.plot_predictions(torch.rand(1, 3, 8, 8), torch.tensor([1]), torch.tensor([0]), ["cat", "dog"])
-    assert figure.axes[0].get_title(loc="center") == "true dog\nsays cat"
-
-
 def test_grey_images_are_dark_ink_on_white():
     _, ax = plt.subplots()
     plots.plot_image(ax, torch.tensor([[[0.0, 1.0]]]))
     assert ax.images[0].get_array().tolist() == [[1.0, 0.0]]
 
 
-def test_animated_png_has_every_frame_and_ends():
-    figures = []
-    for height in (1, 2, 3):
-        figure, ax = plt.subplots(figsize=(1, 1))
-        plots.plot_state(ax, torch.tensor([float(height), 0.0]), true_label=0)
-        figures.append(figure)
-    image = Image.open(io.BytesIO(plots.animated_png(figures)))
-    assert image.n_frames == 3
-    assert image.info["loop"] == 3  # motion that never ends cannot be read beside
-    assert plt.get_fignums() == []
-
-
 def test_table():
     assert plots.table(["a", "b"], [[1, "x"]]).data == "| a | b |\n| --- | --- |\n| 1 | x |"
 
 
-def test_errors():
-    with pytest.raises(ValueError, match="got 1, 2, 1"):
-        plots.plot_predictions(torch.rand(1, 1, 2, 2), torch.tensor([0, 1]), torch.tensor([0]))
-    with pytest.raises(ValueError, match="at least one figure"):
-        plots.animated_png([])
+def test_a_table_refuses_rows_of_another_length():
     with pytest.raises(ValueError, match="2 entries in every row"):
         plots.table(["a", "b"], [[1]])
 
@@ -71,3 +40,7 @@ def test_a_board_shows_every_value_given_ones_bold_wrong_ones_red_unsure_ones_pa
     bold, red, pale = texts[0.5, 0.54], texts[1.5, 1.54], texts[3.5, 0.54]
     assert bold.get_fontweight() == "bold" and bold.get_alpha() == 1.0 and bold.get_color() == "black"
     assert red.get_color() == plots.RED and pale.get_color() == plots.BLUE and 0.5 < pale.get_alpha() < 0.6
+
+
+def test_long_names_may_break_and_are_still_copied_whole():
+    assert plots.breakable("time_to_99") == "<code>time_<wbr>to_<wbr>99</code>"

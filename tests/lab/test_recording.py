@@ -12,6 +12,7 @@ from scipy import stats
 from noprop_helpers import NoPropError, checkpoints
 from noprop_helpers import __main__ as cli
 from noprop_helpers.checkpoints import CheckpointError
+from noprop_helpers.images import Preparation
 from noprop_helpers.lab import recording, records
 from noprop_helpers.lab.experiments import EXPERIMENTS, Experiment
 from noprop_helpers.lab.recording import STUDIES, Recording, Study, record, record_name
@@ -242,6 +243,12 @@ def test_a_precision_that_a_study_does_not_know_is_refused(tmp_path):
 # --- Other data ---
 
 
+def test_a_record_says_what_was_done_to_a_folder_of_images(data):
+    made = data._replace(preparation=Preparation((8, 8), resized=3))
+    assert recording._told(made) == recording._told(data) | {"preparation": "3 resized to 8x8, the most common size"}
+    assert recording._told(data._replace(preparation=Preparation((8, 8)))) == recording._told(data)
+
+
 @pytest.mark.parametrize("dataset, name", [
     (None, "tiny"), ("digits", "tiny@digits"), ("folder:/data/cifar10-jpeg/", "tiny@cifar10-jpeg"), ("folder:x", "tiny@x"),
 ])  # fmt: skip
@@ -443,3 +450,21 @@ def test_a_study_that_makes_its_own_data_takes_no_other_and_runs_on_the_cpu(monk
     value = record("made", Recording(tmp_path))
     assert value["dataset"] == {"name": "made from the seed"} and value["summary"]["valid"]["mean"] == 0.5
     assert records.right("made", tmp_path)["top"].tolist() == [[True, False]] * 2
+
+
+def test_what_is_only_to_be_looked_at_is_kept_and_has_no_mean(monkeypatch, tmp_path):
+    shown = {"walks": ["0 1", "1 0"], "boards": {"first": "123"}}
+    study = Study(lambda *_: ({"valid": 1.0}, {}, shown), lambda *_: {"settings": {"steps": 3}})
+    monkeypatch.setitem(STUDIES, "looks", study)
+    monkeypatch.setitem(EXPERIMENTS, "looks", Experiment("a test", "", (0, 1), study="looks"))
+    value = record("looks", Recording(tmp_path))
+    assert [run["shown"] for run in value["runs"]] == [shown] * 2
+    assert value["summary"].keys() == {"valid", "seconds"}
+    assert records.read_record("looks", tmp_path)["runs"][0]["shown"] == shown
+
+
+@pytest.mark.parametrize("name", ["digits_walks", "sudoku_walks"])
+def test_walks_say_how_their_layers_were_trained(name, data):
+    told = STUDIES[name].describe(EXPERIMENTS[name], data, Recording())
+    assert json.loads(json.dumps(told, allow_nan=False)) and "seed" not in told["settings"]
+    assert told["settings"]["learning_rate"] == (3e-3 if name == "digits_walks" else 1e-2)

@@ -1,0 +1,196 @@
+"""Sphinx extension: of the finished site only what its pages use stays. Works on files alone, the same every time.
+
+Themes and MathJax come with many times what a page asks for: other bundles, other languages, maps of their sources. What no
+page leads to is deleted; style sheets and icon fonts keep what some page may show; pictures are stored again, pixel for
+pixel; notebooks to download leave their pictures to be drawn by the reader. Last, sitemap.xml lists the pages.
+"""
+
+import json
+import logging
+import re
+from html import unescape
+from pathlib import Path
+from urllib.parse import unquote, urljoin
+from xml.sax.saxutils import escape
+
+from fontTools import subset
+from fontTools.ttLib import TTFont
+from PIL import Image
+
+# What MathJax's loader asks for while a page is open: the parts named in _config.yml, and of these the extensions and fonts.
+MATHJAX = [
+    "core.js", "input/tex.js", "input/tex/extensions/*.js", "output/chtml.js", "output/chtml/fonts/*.js",
+    "output/chtml/fonts/woff-v2/*.woff", "a11y/assistive-mml.js",
+]  # fmt: skip
+MATHJAX_UNUSED = ["input/tex/extensions/all-packages.js"]
+CARD = "_static/card.png"  # which pages name by its address on the published site
+ICONS = "_static/vendor/fontawesome"
+SLIMMED = ["_static/styles/bootstrap.css", f"{ICONS}/*/css/all.min.css", "_static/sphinx-design.min.css"]
+NO_CONTENT = {"404", "genindex", "index", "py-modindex", "search"}  # pages that a search engine need not list
+
+
+def pages(site: Path) -> list[Path]:
+    return sorted(path for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts)
+
+
+def references(file: Path) -> set[str]:
+    """Addresses that a page or a style sheet names, relative to it, without query and place."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".css":
+        found = re.findall(r"""(?:url\(\s*["']?|@import\s*["'])([^"')]+)""", text)
+    else:
+        found = re.findall(r"""\b(?:src|href)=["']([^"'<>]+)["']""", text)
+    addresses = {unquote(unescape(address)).split("#")[0].split("?")[0] for address in found}
+    return {address for address in addresses if address and not re.match(r"[a-z]+:|//", address)}
+
+
+def reachable(site: Path) -> set[Path]:
+    """The files of the site that its pages name, directly or through a style sheet."""
+    seen, to_read = set(), pages(site)
+    while to_read:
+        file = to_read.pop()
+        if file in seen or not file.is_file():
+            continue
+        seen.add(file)
+        if file.suffix in {".html", ".css"}:
+            to_read += [(file.parent / address).resolve() for address in references(file)]
+    return seen
+
+
+def delete_unused(site: Path) -> None:
+    """Delete what no page leads to from the folders of static files, pictures and sources."""
+    site = site.resolve()
+    mathjax = site / "_static" / "mathjax"
+    kept = reachable(site) | {path for pattern in MATHJAX for path in mathjax.glob(pattern)}
+    kept.add(site / CARD)
+    kept -= {mathjax / name for name in MATHJAX_UNUSED}
+    for folder in ("_static", "_images", "_sources"):
+        for path in sorted((site / folder).rglob("*"), reverse=True):
+            if path.is_file() and path not in kept:
+                path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def words(site: Path) -> set[str]:
+    """All words of pages and their scripts: every class that an element can come to have is among them."""
+    files = pages(site) + [path for path in reachable(site.resolve()) if path.suffix == ".js"]
+    return {word for file in files for word in re.findall(r"[\w-]+", file.read_text(encoding="utf-8"))}
+
+
+def used_rules(css: str, known: set[str]) -> str:
+    """A style sheet without the rules each of whose selectors asks for a class that is not ``known``."""
+    kept, position = [], 0
+    for match in re.finditer(r"/\*.*?\*/|@[^{};]+;|([^{}]+)\{((?:[^{}]|\{[^{}]*\})*)\}", css, re.S):
+        kept.append(css[position : match.start()])
+        position = match.end()
+        head, body = match.groups()
+        if head is None:  # a comment or a one-line statement
+            kept.append(match.group())
+        elif head.strip().startswith("@"):
+            whole = re.match(r"@(font-face|(-\w+-)?keyframes|page|property)", head.strip())
+            inner = body if whole else used_rules(body, known)
+            kept.append(f"{head}{{{inner}}}" if inner.strip() else "")
+        else:
+            selectors = [s for s in _split(head) if all(c in known for c in re.findall(r"\.(-?[A-Za-z_][\w-]*)", s))]
+            kept.append(f"{','.join(selectors)}{{{body}}}" if selectors else "")
+    return "".join(kept) + css[position:]
+
+
+def _split(selectors: str) -> list[str]:
+    """At the commas between selectors, not at those inside ``:is(a, b)``."""
+    return re.split(r",(?![^(]*\))", selectors)
+
+
+def slim_styles(site: Path) -> None:
+    known = words(site)
+    known |= {"bs-tooltip-auto", "fa-solid", "fa-regular", "fa-brands"}  # put together by a script
+    for pattern in SLIMMED:
+        for file in site.glob(pattern):
+            file.write_text(used_rules(file.read_text(encoding="utf-8"), known), encoding="utf-8")
+
+
+def slim_icons(site: Path) -> None:
+    """Icon fonts keep the signs that the slimmed style sheet names, as TrueType: small enough not to be compressed."""
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every table
+    for sheet in site.glob(f"{ICONS}/*/css/all.min.css"):
+        css = re.sub(r'url\([^)]*\.woff2\) format\("woff2"\),', "", sheet.read_text(encoding="utf-8"))
+        sheet.write_text(css, encoding="utf-8")
+        signs = {int(code, 16) for code in re.findall(r'content:"\\([0-9a-f]+)', css)}
+        for file in sheet.parent.parent.glob("webfonts/*.ttf"):
+            font = TTFont(file, recalcTimestamp=False)
+            subsetter = subset.Subsetter(subset.Options(hinting=False, layout_features=[], name_IDs=["*"]))
+            subsetter.populate(unicodes=signs)
+            subsetter.subset(font)
+            font.save(file)
+
+
+def as_webp(file: Path) -> Path | None:
+    """Store a still picture again as lossless WebP beside it; None if it moves or would not get smaller."""
+    with Image.open(file) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            return None
+        new = file.with_suffix(".webp")
+        image.convert("RGBA").save(new, lossless=True, exact=True, quality=100, method=4)
+    if new.stat().st_size >= file.stat().st_size:
+        new.unlink()
+        return None
+    return new
+
+
+def slim_pictures(site: Path) -> None:
+    renamed = {}
+    for file in sorted((site / "_images").glob("*.png")):
+        if new := as_webp(file):
+            renamed[f"_images/{file.name}"] = f"_images/{new.name}"
+            file.unlink()
+    for page in pages(site):
+        text = page.read_text(encoding="utf-8")
+        new = re.sub(r"_images/[\w.@-]+\.png", lambda name: renamed.get(name.group(), name.group()), text)
+        if new != text:
+            page.write_text(new, encoding="utf-8")
+
+
+def without_pictures(notebook: dict) -> dict:
+    """A notebook to download: its outputs but for the pictures, which running it draws."""
+    for cell in notebook["cells"]:
+        outputs = cell.get("outputs", [])
+        cell |= {"outputs": [o for o in outputs if "image/png" not in o.get("data", {})]} if outputs else {}
+    return notebook
+
+
+def slim_notebooks(site: Path) -> None:
+    for file in sorted((site / "_sources").rglob("*.ipynb")):
+        notebook = without_pictures(json.loads(file.read_text(encoding="utf-8")))
+        file.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def sitemap(site: Path, base: str) -> str:
+    names = [page.relative_to(site).as_posix() for page in pages(site)]
+    urls = [urljoin(base, name) for name in names if name.removesuffix(".html") not in NO_CONTENT]
+    rows = "".join(f"  <url><loc>{escape(url)}</loc></url>\n" for url in urls)
+    head = '<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n'
+    return f"{head}{rows}</urlset>\n"
+
+
+def on_finished(app, exception):
+    if exception is not None or app.builder.format != "html":
+        return
+    site = Path(app.outdir)
+    slim_styles(site)
+    slim_icons(site)
+    delete_unused(site)
+    slim_pictures(site)
+    slim_notebooks(site)
+    (site / "sitemap.xml").write_text(sitemap(site, app.config.html_baseurl), encoding="utf-8")
+
+
+def on_config(app, config):
+    config.mathjax_path = "mathjax/startup.js"  # in place of the bundle that sphinx-mathjax-offline names
+
+
+def setup(app):
+    app.connect("config-inited", on_config)
+    # After sphinx-mathjax-offline has copied its files, at 500.
+    app.connect("build-finished", on_finished, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

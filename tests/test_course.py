@@ -1,0 +1,54 @@
+"""The course's notebooks: students get every exercise and no solution, instructors get them open; both run as the chapters do."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from noprop_helpers.lab.course import BOOK, write_course
+
+CHAPTERS = sorted(BOOK.glob("[0-9][0-9]-*.ipynb"))
+EXERCISE = re.compile(r"\*\*Exercise (\d+\.\d+)\*\*")
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    out = tmp_path_factory.mktemp("course")
+    write_course(out)
+    return out
+
+
+def text(path):
+    return "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+
+
+@pytest.mark.parametrize("name", [path.name for path in CHAPTERS])
+def test_students_get_exercises_and_no_solutions(course, name):
+    given = nbformat.read(course / "student" / name, as_version=4)
+    nbformat.validate(given)
+    assert EXERCISE.findall(text(course / "student" / name)) == EXERCISE.findall(text(BOOK / name)) != []
+    assert "Solution " not in text(course / "student" / name)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in given.cells)
+
+
+@pytest.mark.parametrize("name", [path.name for path in CHAPTERS])
+def test_instructors_get_every_solution_open(course, name):
+    opened = nbformat.read(course / "instructor" / name, as_version=4)
+    nbformat.validate(opened)
+    solutions = [cell for cell in opened.cells if cell.source.startswith("# @title Solution ")]
+    assert not any("cellView" in cell.metadata or "tags" in cell.metadata for cell in solutions)
+    assert "<details>\n<summary>Solution" not in text(course / "instructor" / name)
+    asked = set(EXERCISE.findall(text(BOOK / name)))
+    assert asked <= set(re.findall(r"Solution (\d+\.\d+)", text(course / "instructor" / name)))
+
+
+def test_the_plan_fills_every_session():
+    """Minutes in class add up to ninety in each row of the plan, and exercises that it names are in their chapters."""
+    plan = (BOOK / "teaching.md").read_text()
+    rows = [line.split("|") for line in plan.splitlines() if re.match(r"\| \d\. ", line)]
+    assert len(rows) == 8
+    for _, session, _, in_class, _, _ in rows:
+        assert sum(map(int, re.findall(r"(?<=[:?] )\d+(?= min|\.|$| )", in_class.strip()))) == 90, session
+    named = {name for row in rows for name in re.findall(r"\b\d\.\d\b", row[3] + row[4]) if f"({name})" not in row[3]}
+    assert named <= {name for path in CHAPTERS for name in EXERCISE.findall(text(path))}

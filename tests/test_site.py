@@ -1,0 +1,249 @@
+"""What becomes of the pages on their way into the finished site: numbers, titles, descriptions, and what is left out."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from docutils import nodes
+from docutils.core import publish_doctree
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+HTML = ROOT / "_build" / "html"
+sys.path.append(str(ROOT / "book" / "_ext"))
+
+import equation_numbers  # noqa: E402
+import light_site  # noqa: E402
+import page_head  # noqa: E402
+
+built = pytest.mark.skipif(not (HTML / "index.html").exists(), reason="the book is not built: run `make book`")
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+
+
+@pytest.fixture
+def site(tmp_path):
+    """site({name: text}) writes files of a small site and returns its folder."""
+
+    def write(files):
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# Equations
+
+
+@pytest.mark.parametrize(
+    "latex, expected",
+    [
+        (r"a = b. \tag{1.6}", ("a = b.", "1.6")),
+        (r"a = b", ("a = b", None)),
+        (r"a \tag{1} \\ b \tag{2}", (r"a \tag{1} \\ b \tag{2}", None)),
+    ],
+)
+def test_number_of_an_equation_is_taken_out_of_it(latex, expected):
+    assert equation_numbers.take_number(latex) == expected
+
+
+def test_number_stands_beside_the_equation_and_can_be_linked_to():
+    document = nodes.section("", nodes.math_block("", r"a = b \tag{1.6}", ids=["eq-1-6"]))
+    equation_numbers.number_beside(document[0])
+    (box,) = document.children
+    assert box["classes"] == ["numbered-equation"] and box["ids"] == ["eq-1-6"]
+    assert [child.astext() for child in box] == ["a = b", "(1.6)"]
+
+
+# Titles and descriptions
+
+
+@pytest.mark.parametrize(
+    "title, expected",
+    [
+        ("Schedule math", "Schedule math - The NoProp Book"),
+        ('<span class="section-number">12. </span>GPU benchmarking', "GPU benchmarking - The NoProp Book"),
+        ("The NoProp Book", "The NoProp Book"),
+        ("", "The NoProp Book"),
+    ],
+)
+def test_page_title(title, expected):
+    assert page_head.page_title(title, "The NoProp Book") == expected
+
+
+def test_description_is_the_question_and_the_first_paragraph_without_comments():
+    comment = nodes.raw("", "<!-- record: r -->", format="html")
+    paragraph = nodes.paragraph("", "", nodes.Text("It reaches\n99 %"), comment, nodes.Text("."))
+    document = nodes.section("", nodes.title("", "Title"), nodes.paragraph("", "How far does it get?"), paragraph)
+    assert page_head.description(document) == "How far does it get? It reaches 99 %."
+
+
+def test_a_list_is_no_description():
+    assert page_head.description(publish_doctree("* one\n* two\n\nA paragraph.")) == "A paragraph."
+
+
+def test_long_text_ends_with_a_sentence_or_a_word():
+    assert page_head.shortened("One is short. Two is much too long.", 20) == "One is short."
+    assert page_head.shortened("Alpha, beta, gamma", 14) == "Alpha, beta…"
+    assert page_head.shortened("Short.", 20) == "Short."
+
+
+def test_commit_is_that_of_the_folder_itself(tmp_path):
+    assert page_head.commit_of(tmp_path) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert page_head.commit_of(tmp_path) is None  # nothing committed yet
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    assert re.fullmatch(r"[0-9a-f]{40}", page_head.commit_of(tmp_path))
+    (tmp_path / "inside").mkdir()
+    assert page_head.commit_of(tmp_path / "inside") is None
+
+
+def test_no_git_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert page_head.commit_of(ROOT) is None
+
+
+# What stays of a site
+
+
+def test_what_no_page_leads_to_is_deleted(site):
+    folder = site(
+        {
+            "a.html": '<link href="_static/a.css?v=1"><img src="_images/used.png#x"><a href="https://elsewhere/_static/far.js">',
+            "_static/a.css": '@import "deep/b.css"; p { background: url("p.svg") }',
+            "_static/deep/b.css": "q { background: url(../q.svg) }",
+            "_static/p.svg": "", "_static/q.svg": "", "_static/lost/r.svg": "", "_static/far.js": "", "_static/card.png": "",
+            "_static/mathjax/core.js": "", "_static/mathjax/tex-svg.js": "",
+            "_images/used.png": "", "_images/unused.png": "", "_sources/a.ipynb": "",
+        }
+    )  # fmt: skip
+    light_site.delete_unused(folder)
+    assert names(folder) == [
+        "_images/used.png", "_static/a.css", "_static/card.png", "_static/deep/b.css", "_static/mathjax/core.js",
+        "_static/p.svg", "_static/q.svg", "a.html",
+    ]  # fmt: skip
+    assert not (folder / "_static" / "lost").exists()
+
+
+@pytest.mark.parametrize(
+    "css, expected",
+    [
+        (".a{x:1}.b{x:2}", ".a{x:1}"),
+        (".b,.a .c{x:1}", ".a .c{x:1}"),
+        ("p,.b:hover{x:1}", "p{x:1}"),
+        ("@media (min-width:1px){.a{x:1}.b{x:2}}", "@media (min-width:1px){.a{x:1}}"),
+        ("@media print{.b{x:2}}p{x:1}", "p{x:1}"),
+        ("@font-face{src:url(b.ttf)}@page b{x:1}", "@font-face{src:url(b.ttf)}@page b{x:1}"),
+        ("@keyframes b{0%{x:1}to{x:2}}", "@keyframes b{0%{x:1}to{x:2}}"),
+        ("/*! licence of .b{} */@charset 'x';p:is(.a,.c){x:1}", "/*! licence of .b{} */@charset 'x';p:is(.a,.c){x:1}"),
+    ],
+)
+def test_rules_for_classes_that_no_page_has_are_left_out(css, expected):
+    assert light_site.used_rules(css, {"a", "c"}) == expected
+
+
+def test_a_class_that_a_script_may_set_is_used(site):
+    page, script = '<i class="x-1"><script src="_static/a.js">', 'e.classList.add("y-2")'
+    folder = site({"a.html": page, "_static/a.js": script, "_static/b.js": "z"})
+    assert {"x-1", "y-2"} <= light_site.words(folder) and "z" not in light_site.words(folder)
+
+
+def test_pictures_are_stored_again_pixel_for_pixel(tmp_path):
+    images = tmp_path / "_images"
+    images.mkdir()
+    picture = Image.effect_noise((40, 30), 80).convert("RGBA")
+    picture.putalpha(Image.linear_gradient("L").resize((40, 30)))  # colours under transparency count, too
+    picture.save(images / "still.png", compress_level=0)
+    picture.save(images / "moving.png", save_all=True, append_images=[picture.rotate(90)])
+    (tmp_path / "a.html").write_text('<img src="_images/still.png"><img src="_images/moving.png">')
+    light_site.slim_pictures(tmp_path)
+    assert names(images) == ["moving.png", "still.webp"]
+    assert Image.open(images / "still.webp").convert("RGBA").tobytes() == picture.tobytes()
+    assert (tmp_path / "a.html").read_text() == '<img src="_images/still.webp"><img src="_images/moving.png">'
+
+
+def test_a_notebook_to_download_leaves_its_pictures_out():
+    text = {"output_type": "stream", "text": "1"}
+    picture = {"output_type": "display_data", "data": {"image/png": "AAAA", "text/plain": "<Figure>"}}
+    notebook = {"cells": [{"cell_type": "code", "outputs": [text, picture]}, {"cell_type": "markdown"}]}
+    cells = light_site.without_pictures(notebook)["cells"]
+    assert cells == [{"cell_type": "code", "outputs": [text]}, {"cell_type": "markdown"}]
+
+
+def test_sitemap_lists_the_pages_with_content(site):
+    folder = site({"book/a&b.html": "", "404.html": "", "search.html": "", "_static/x.html": ""})
+    assert re.findall("<loc>(.*)</loc>", light_site.sitemap(folder, "https://h/b/")) == ["https://h/b/book/a&amp;b.html"]
+
+
+# The site that was built
+
+
+@built
+def test_whole_site_is_small():
+    """10 MB; it was 45 before anything was left out."""
+    assert sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) < 10_000_000
+
+
+@built
+def test_sitemap_has_every_page():
+    listed = set(re.findall("<loc>(.*)</loc>", (HTML / "sitemap.xml").read_text()))
+    assert listed >= {f"{CONFIG['html']['baseurl']}{page}.html" for page in PAGES}
+
+
+def head_of(page):
+    text = (HTML / f"{page}.html").read_text(encoding="utf-8")
+    found = dict(re.findall(r'<meta (?:name|property)="([\w:]+)" content="([^"]*)"', text))
+    return found | {"title": re.search("<title>(.*?)</title>", text).group(1)}
+
+
+@built
+@pytest.mark.parametrize("page", PAGES)
+def test_page_says_what_it_is(page):
+    head = head_of(page)
+    assert head["title"] == "The NoProp Book" if page == TOC["root"] else head["title"].endswith(" - The NoProp Book")
+    assert head["og:title"] == head["title"] and head["og:description"] == head["description"]
+    assert len(head["description"]) <= page_head.LONGEST + 50  # what is escaped is longer
+    assert head["og:url"] == f"{CONFIG['html']['baseurl']}{page}.html"
+    card = HTML / head["og:image"].removeprefix(CONFIG["html"]["baseurl"])
+    assert Image.open(card).size == (1200, 630)
+
+
+@built
+def test_no_two_pages_have_one_title_or_one_description():
+    heads = [head_of(page) for page in PAGES if page != "book/references"]  # which has no text of its own
+    assert len({head["title"] for head in heads}) == len({head["description"] for head in heads}) == len(heads)
+
+
+@built
+def test_footer_names_licence_and_commit():
+    text = (HTML / f"{TOC['root']}.html").read_text(encoding="utf-8")
+    assert f'{CONFIG["repository"]["url"]}/blob/{CONFIG["repository"]["branch"]}/LICENSE">MIT licence</a>' in text
+    assert ("built from commit" in text) == (page_head.commit_of(ROOT) is not None)
+
+
+@built
+def test_labels_of_folds_are_their_text():
+    for page in PAGES:
+        assert not re.search("<summary[^>]*aria-label", (HTML / f"{page}.html").read_text(encoding="utf-8")), page
+
+
+@built
+def test_notebooks_to_download_are_whole_but_for_pictures():
+    for page in PAGES:
+        if (ROOT / f"{page}.ipynb").exists():
+            notebook = json.loads((HTML / "_sources" / f"{page}.ipynb").read_text(encoding="utf-8"))
+            source = json.loads((ROOT / f"{page}.ipynb").read_text(encoding="utf-8"))
+            assert [cell["source"] for cell in notebook["cells"]] == [cell["source"] for cell in source["cells"]]
+            assert "image/png" not in json.dumps(notebook)
