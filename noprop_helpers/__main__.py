@@ -173,6 +173,7 @@ NUM_WALKS = 10  # whose mean a probability is
 
 
 def predict(options: argparse.Namespace) -> int:
+    """Classes of pictures by a trained model; returns the exit code."""
     _check_alone("predict")
     _check_files(options.json, read=[options.model, *options.pictures])
     loaded = load_trained(options.model, options.device)

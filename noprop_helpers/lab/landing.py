@@ -35,6 +35,7 @@ def darkened(svg: str) -> str:
 
 
 def text(x: float, y: float, words: str, size: int, anchor: str = "start", weight: int = 400, colour: str = "#22272e") -> str:
+    """Words of an SVG, their baseline at (x, y) in its units."""
     look = f'font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" fill="{colour}"'
     return f'<text x="{x:g}" y="{y:g}" {look}>{words}</text>'
 
