@@ -182,6 +182,12 @@ def test_a_notebook_to_download_leaves_its_pictures_out():
     assert cells == [{"cell_type": "code", "outputs": [text]}, {"cell_type": "markdown"}]
 
 
+def test_pages_lose_their_indentation_but_not_that_of_code():
+    page = "<p>\n\n    a\n  b</p>\n<pre>\n    c\n</pre>\n  <script>\n  d\n</script>\n    e"
+    expected = "<p>\na\nb</p>\n<pre>\n    c\n</pre>\n<script>\n  d\n</script>\ne"
+    assert light_site.without_indentation(page) == expected
+
+
 def test_sitemap_lists_the_pages_with_content(site):
     folder = site({"book/a&b.html": "", "404.html": "", "search.html": "", "_static/x.html": ""})
     assert re.findall("<loc>(.*)</loc>", light_site.sitemap(folder, "https://h/b/")) == ["https://h/b/book/a&amp;b.html"]

@@ -165,6 +165,18 @@ def slim_notebooks(site: Path) -> None:
         file.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
+def without_indentation(page: str) -> str:
+    """A page whose lines begin at their first sign, but for what shows its lines as they are, and scripts."""
+    parts = re.split(r"(<(pre|textarea|script)\b.*?</\2>)", page, flags=re.S)
+    # The split gives text, what stays, its tag, text, ...
+    return "".join(re.sub(r"\n\s+", "\n", part) if i % 3 == 0 else part for i, part in enumerate(parts) if i % 3 != 2)
+
+
+def slim_pages(site: Path) -> None:
+    for page in pages(site):
+        page.write_text(without_indentation(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def sitemap(site: Path, base: str) -> str:
     names = [page.relative_to(site).as_posix() for page in pages(site)]
     urls = [urljoin(base, name) for name in names if name.removesuffix(".html") not in NO_CONTENT]
@@ -182,6 +194,7 @@ def on_finished(app, exception):
     delete_unused(site)
     slim_pictures(site)
     slim_notebooks(site)
+    slim_pages(site)
     (site / "sitemap.xml").write_text(sitemap(site, app.config.html_baseurl), encoding="utf-8")
 
 

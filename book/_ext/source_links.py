@@ -15,7 +15,8 @@ def lines_of(module: str, name: str) -> tuple[str, int, int] | None:
     try:
         for part in name.split("."):
             found = getattr(found, part)
-        source, first = inspect.getsourcelines(inspect.unwrap(found))
+        found = inspect.unwrap(found)
+        source, first = inspect.getsourcelines(found)
         file = Path(inspect.getsourcefile(found)).resolve().relative_to(ROOT)
     except (AttributeError, TypeError, OSError, ValueError):
         return None
