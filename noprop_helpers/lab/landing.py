@@ -60,8 +60,8 @@ def sudoku_picture(record: dict) -> str:
         parts.append(f'<rect {corner} width="{0.8 * step:.1f}" height="{height * share:.1f}" fill="{colour}"/>')
     ends = ((left, shares[0], "the top layer alone", "start"), (right, shares[-1], "the whole chain", "end"))
     for x, share, words, anchor in ends:
-        parts.append(text(x, bottom - height * share - 36, f"{100 * share:.0f} %", 28, anchor, 700, "#1f6aa5"))
-        parts.append(text(x, bottom - height * share - 12, words, 18, anchor))
+        parts.append(text(x, bottom - height * share - 46, f"{100 * share:.0f} %", 28, anchor, 700, "#1f6aa5"))
+        parts.append(text(x, bottom - height * share - 22, words, 18, anchor))
     parts += [
         f'<line x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}" stroke="#5b6470" stroke-width="1"/>',
         text(left, bottom + 26, f"layer {len(shares)}", 17, colour="#5b6470"),
