@@ -9,10 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from nbclient import NotebookClient
+from colab import FIRST, imitate, on_colab
 
 ROOT = Path(__file__).parent.parent
-FIRST = (ROOT / "book" / "first_cell.py").read_text()
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git on this machine")
@@ -38,30 +37,13 @@ def published(tmp_path_factory):
 @pytest.fixture
 def colab(published, tmp_path, monkeypatch):
     """An empty machine: ``google.colab`` is loaded, /content is a folder, the book's address leads to ``published``."""
-    site = tmp_path / "site"
-    (site / "google" / "colab").mkdir(parents=True)
-    (site / "google" / "colab" / "__init__.py").touch()
-    (site / "sitecustomize.py").write_text("import google.colab\n")
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", imitate(tmp_path / "site"))
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{published.as_uri()}.insteadOf")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", REPOSITORY["url"])
     content = tmp_path / "content"
     content.mkdir()
     return content
-
-
-def on_colab(path, content):
-    """A chapter run in ``content`` instead of /content; its last cell says where the package came from."""
-    book = nbformat.read(path, as_version=4)
-    first = next(cell for cell in book.cells if cell.cell_type == "code")
-    assert first.source == FIRST.rstrip("\n")
-    first.source = first.source.replace("/content/", f"{content}/")
-    again = nbformat.v4.new_code_cell(first.source)  # whoever runs it twice gets no second copy
-    asked = nbformat.v4.new_code_cell("import noprop_helpers\nprint(noprop_helpers.__file__)")
-    book.cells = [*book.cells, again, asked]
-    NotebookClient(book, timeout=600, resources={"metadata": {"path": str(content)}}).execute()
-    return book
 
 
 def printed(book):
