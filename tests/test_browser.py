@@ -52,7 +52,7 @@ SERIOUS = """async () => {
     seen.add(look);
   }
   const rules = { "label-content-name-mismatch": { enabled: true } };
-  const { violations } = await axe.run({ exclude: ["[data-again]"] }, { resultTypes: ["violations"], rules });
+  const { violations } = await axe.run({ exclude: ["[data-again]"] }, { resultTypes: ["violations"], rules, preload: false });
   return violations.filter(v => ["serious", "critical"].includes(v.impact))
     .flatMap(v => v.nodes.map(n => `${v.id}: ${n.html.slice(0, 120)} ${n.failureSummary.split("\\n").slice(-1)}`));
 }"""

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from test_browser import ARGS, CHROMIUM, HTML, LOW_CONTRAST, ROOT
+from test_browser import ARGS, AXE, CHROMIUM, HTML, ROOT, SERIOUS
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
@@ -546,7 +546,8 @@ def test_trained_and_walked_it_is_readable_and_narrow_enough(open_page, mode, wi
     page = open_page(viewport={"width": width, "height": 844}, color_scheme=mode)
     train_a_little(page)
     page.add_style_tag(content="* { transition: none !important }")
-    assert page.evaluate(LOW_CONTRAST) == []
+    page.evaluate(AXE)
+    assert page.evaluate(SERIOUS) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     outside = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible').length"
     assert page.eval_on_selector_all("#npt-figure *", outside) == 0
