@@ -183,16 +183,15 @@ def unlinked(article, labels):
 
 
 def is_no_prose(tag):
-    return tag.name in NO_PROSE or bool({"math", "admonition-title", "sig"} & set(tag.get("class", [])))
+    return tag.name in NO_PROSE or bool({"math", "equation-number", "admonition-title", "sig"} & set(tag.get("class", [])))
 
 
 def equations(book):
     """Label -> (page, id)."""
     return {
-        label: (path, node["id"])
+        node.select_one(".equation-number").get_text().strip("()"): (path, node["id"])
         for path, article in book.items()
-        for node in article.find_all("div", "math", id=re.compile("^eq-"))
-        for label in re.findall(r"\\tag\{(\d+\.\d+)\}", node.get_text())
+        for node in article.find_all("div", "numbered-equation", id=re.compile("^eq-"))
     }
 
 

@@ -17,6 +17,7 @@ HTML = ROOT / "_build" / "html"
 sys.path.append(str(ROOT / "book" / "_ext"))
 
 import equation_numbers  # noqa: E402
+import fields  # noqa: E402
 import light_site  # noqa: E402
 import page_head  # noqa: E402
 
@@ -253,3 +254,9 @@ def test_notebooks_to_download_are_whole_but_for_pictures():
             source = json.loads((ROOT / f"{page}.ipynb").read_text(encoding="utf-8"))
             assert [cell["source"] for cell in notebook["cells"]] == [cell["source"] for cell in source["cells"]]
             assert "image/png" not in json.dumps(notebook)
+
+
+def test_a_default_that_is_a_folder_of_the_repository_is_named_from_there():
+    there = f"(folder=PosixPath('{fields.ROOT}/book/records'), device='cpu')"
+    assert fields.plain(there) == "(folder=Path('book/records'), device='cpu')"
+    assert fields.plain(None) is None
