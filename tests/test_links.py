@@ -173,7 +173,7 @@ def book():
     return {path: BeautifulSoup(path.read_text(), "html.parser", parse_only=article) for path in sorted(HTML.rglob("book/**/*.html"))}
 
 
-NO_PROSE = ("a", "h1", "h2", "h3", "h4", "pre", "code", "script", "style")
+NO_PROSE = ("a", "summary", "h1", "h2", "h3", "h4", "pre", "code", "script", "style")
 
 
 def unlinked(article, labels):
