@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from noprop_helpers.lab.course import BOOK, write_course
+from noprop_helpers.lab.course import BOOK, main, write_course
 
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]-*.ipynb"))
 EXERCISE = re.compile(r"\*\*Exercise (\d+\.\d+)\*\*")
@@ -52,3 +52,15 @@ def test_the_plan_fills_every_session():
         assert sum(map(int, re.findall(r"(?<=[:?] )\d+(?= min|\.|$| )", in_class.strip()))) == 90, session
     named = {name for row in rows for name in re.findall(r"\b\d\.\d\b", row[3] + row[4]) if f"({name})" not in row[3]}
     assert named <= {name for path in CHAPTERS for name in EXERCISE.findall(text(path))}
+
+
+def test_the_command_names_its_files(tmp_path, capsys):
+    main([str(tmp_path)])
+    assert len(capsys.readouterr().out.splitlines()) == 2 * len(CHAPTERS)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / "file")])
+    assert capsys.readouterr().err.splitlines()[-1].startswith("course: error: cannot write to")

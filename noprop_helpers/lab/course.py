@@ -60,8 +60,16 @@ def write_course(out: Path, book: Path = BOOK) -> list[Path]:
     return written
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Student and instructor notebooks, made from the book's chapters.")
+def main(arguments: list[str] | None = None) -> None:
+    """Write the course where the command line says, and print the files; one line and exit code 2 where that fails."""
+    parser = argparse.ArgumentParser(prog="course", description="Student and instructor notebooks, made from the chapters.")
     parser.add_argument("out", type=Path, help="folder to write to")
-    for file in write_course(parser.parse_args().out):
-        print(file)
+    out = parser.parse_args(arguments).out
+    try:
+        print(*write_course(out), sep="\n")
+    except OSError as error:
+        parser.error(f"cannot write to {out}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()
