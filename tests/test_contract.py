@@ -117,6 +117,13 @@ def test_exercises_are_of_five_kinds_and_numbered(path):
 
 
 @each_chapter
+def test_some_exercises_give_a_hint_and_some_check_an_answer(path):
+    assert "<summary>Hint" in prose(path)
+    checked = {name for cell in visible(path) for name in re.findall(r"check\(\"(\d+\.\d+)\"", cell.source)}
+    assert len(checked) >= 2
+
+
+@each_chapter
 def test_exercises_have_an_answer_to_check_or_a_solution_to_open(path):
     """Every exercise is followed, before the next, by a solution: a folded cell, or a <details> in the text."""
     cells = cells_of(path)
