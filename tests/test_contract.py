@@ -52,6 +52,7 @@ def test_it_opens_with_a_question_and_what_the_reader_will_be_able_to_do(path):
     for promise in ("**You will be able to**", "**You need**", "**Time**"):
         assert promise in opening, f"{promise} is missing"
     assert re.search(r"\*\*Time\*\* \d+ minutes", opening)
+    assert "(notation.md)" in opening or number_of(path) == 0  # which has no symbols but its code's
 
 
 @each_chapter
