@@ -58,6 +58,11 @@ def check_like(images: Tensor, image_shape: tuple[int, int, int], dtype: torch.d
     - ``images``: [B, C, H, W] of this dtype, every value in [0, 1]; ``image_shape``: the (C, H, W) of the training images
 
     Raises ValueError that says what was expected and what came.
+
+    >>> check_like(torch.rand(2, 1, 8, 8), (1, 8, 8))
+    >>> check_like(255 * torch.ones(2, 1, 8, 8), (1, 8, 8))
+    Traceback (most recent call last):
+    ValueError: images: expected values from 0 to 1, as in training, got values from 255 to 255; divide by 255
     """
     expected = f"{dtype} [B, {', '.join(map(str, image_shape))}]"
     if not isinstance(images, Tensor) or tuple(images.shape[1:]) != tuple(image_shape) or images.dtype != dtype:

@@ -90,6 +90,10 @@ def nearest_distribution(z: Tensor, W: Tensor) -> Tensor:
 
     p is the distribution nearest to ``-||z - W_k||^2 / 2`` (Martins & Astudillo, 2016, call it sparsemax). Its largest entry
     is the nearest class. With orthonormal rows, one-hot ones among them, a state that is a mixture ``p @ W`` gives back p.
+
+    >>> nearest_distribution(torch.tensor([[0.75, 0.25, 0.0], [9.0, 0.0, 0.0]]), torch.eye(3))
+    tensor([[0.7500, 0.2500, 0.0000],
+            [1.0000, 0.0000, 0.0000]])
     """
     _check_state(z, W)
     scores = z @ W.T - W.square().sum(1) / 2  # up to a number per row, which changes nothing
