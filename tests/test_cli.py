@@ -4,6 +4,7 @@ import fcntl
 import functools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -335,7 +336,8 @@ def write_images(folder, size, classes=2, number=6):
             path = Path(folder) / split / f"class{k}"
             path.mkdir(parents=True)
             for i in range(number):
-                Image.frombytes("L", size, os.urandom(size[0] * size[1])).save(path / f"{i}.png")
+                noise = random.Random(f"{split} {k} {i}").randbytes(size[0] * size[1])
+                Image.frombytes("L", size, noise).save(path / f"{i}.png")
 
 
 def test_images_that_are_too_small_are_one_clear_line(refused, shell):
@@ -348,8 +350,8 @@ def test_images_that_are_too_small_are_one_clear_line(refused, shell):
             assert "are too small for this recipe: it needs sides of 4 pixels" in complaint
     assert "it needs sides of 8 pixels" in refused("train", "--dataset", "folder:flat", "--preset", "residual")
     assert shell("train", "--dataset", "folder:tiny", "--preset", "local", "--epochs", "1", "--set", "num_centres=5") == 0
-    write_images("single", (1, 1))
-    assert "patches of 3 x 3 pixels do not fit into images [1, 1, 1]" in refused(
+    write_images("single", (2, 2))
+    assert "patches of 3 x 3 pixels do not fit into images [1, 2, 2]" in refused(
         "train", "--dataset", "folder:single", "--preset", "local"
     )
 
