@@ -5,6 +5,7 @@ Fixtures come by their names; functions by ``from conftest import generator``.
 
 import contextlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -30,6 +31,30 @@ from noprop_helpers.recipes import RECIPES, Shape
 from noprop_helpers.schedules import cosine_alpha_bar
 
 K = 10  # classes of the digits
+
+# Of the tests in a browser: what it is called here, and how it starts, with no other host to be reached.
+CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+
+
+# Closed after each module: a running Playwright keeps an event loop that would be in the way of the notebook tests.
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

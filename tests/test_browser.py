@@ -4,31 +4,19 @@ import functools
 import http.server
 import importlib.resources
 import re
-import shutil
 import threading
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 import yaml
-from conftest import pages_of
+from conftest import CHROMIUM, pages_of
 
 ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [*pages_of(TOC), "genindex", "search"]
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
@@ -150,17 +138,6 @@ class Published(Quiet):
     def translate_path(self, path):
         path = super().translate_path("/" + path.removeprefix(self.folder))
         return path if Path(path).is_file() else str(HTML / "404.html")
-
-
-# Closed after this module: a running Playwright keeps an event loop that would be in the way of the notebook tests.
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The course's notebooks: students get every exercise and no solution, instructors get them open; both run as the chapters do."""
+"""The course's notebooks: students get every exercise and no solution, instructors get them open."""
 
 import re
 from pathlib import Path

@@ -4,7 +4,8 @@ import re
 
 import pytest
 import torch
-from test_browser import ARGS, AXE, CHROMIUM, HTML, ROOT, SERIOUS
+from conftest import CHROMIUM
+from test_browser import AXE, HTML, ROOT, SERIOUS
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
@@ -34,16 +35,6 @@ const trained = (numSteps, schedule, seed, passes) => known[[numSteps, schedule,
 })();
 const accuracyOf = (model, noise) => NoPropTrainer.accuracy(digits, drain(NoPropTrainer.testing(model, digits, noise)));
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 import html.parser
 import json
 import re
-import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from conftest import CHROMIUM
 
 from noprop_helpers.lab.records import read_record
 from noprop_helpers.lab.widgets import film, frame, predictions, schedule
@@ -21,8 +21,6 @@ from noprop_helpers.lab.widgets.walk import walk
 from noprop_helpers.schedules import LearnedGamma, alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]
 
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 DIGITS, SUDOKUS = read_record("digits_walks"), read_record("sudoku_walks")
@@ -189,18 +187,8 @@ SHAPES = """() => [...document.querySelectorAll(".nph-svg, .nph-svg *")].map(e =
   [e.tagName, Object.fromEntries([...e.attributes].map(a => [a.name, a.value])), e.children.length ? "" : e.textContent])"""
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def show(chromium, tmp_path):
+def show(browser, tmp_path):
     """show(HTML, ...) opens figures in a page from disk; nobody may complain, and nothing may be asked of another host."""
     complaints, contexts = [], []
 
@@ -208,7 +196,7 @@ def show(chromium, tmp_path):
         body = body or "\n".join(figure.data for figure in figures)
         path = tmp_path / f"{len(contexts)}.html"
         path.write_text(PAGE.format(head=head, mode=mode, body=body))
-        context = chromium.new_context(**{"viewport": {"width": 1000, "height": 900}} | how)
+        context = browser.new_context(**{"viewport": {"width": 1000, "height": 900}} | how)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
