@@ -59,6 +59,7 @@ def same_form(expected, printed):
     return re.sub(r"\d+(\.\d+)?", "N", expected) == re.sub(r"\d+(\.\d+)?", "N", printed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_the_page_can_be_performed(name, tmp_path):
     printed = None
