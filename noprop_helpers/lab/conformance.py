@@ -116,7 +116,7 @@ def check(path: str) -> int:
         else:
             print(f"{group:22} not checked, the adapter has no function of this name")
     failed = [verdict.group for verdict in verdicts if verdict.right < verdict.asked]
-    print(f"{len(verdicts) - len(failed)} groups pass, {len(failed)} fail, {len(GROUPS) - len(verdicts)} are not checked")
+    print(f"groups: {len(verdicts) - len(failed)} pass, {len(failed)} fail, {len(GROUPS) - len(verdicts)} not checked")
     return 1 if failed else 0
 
 

@@ -85,7 +85,7 @@ def test_coefficients_are_bayes_rule_in_fractions():
 def test_ours_passes(capsys):
     assert main([str(OURS)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == f"{len(GROUPS)} groups pass, 0 fail, 0 are not checked"
+    assert lines[-1] == f"groups: {len(GROUPS)} pass, 0 fail, 0 not checked"
     assert [line.split()[:2] for line in lines[:-1]] == [[group, "passes,"] for group in GROUPS]
 
 
@@ -182,7 +182,7 @@ def test_adapters_with_a_mistake_fail_under_its_name(mistake, verdict):
     lines = out.splitlines()
     place = next(i for i, line in enumerate(lines) if "FAILS" in line)
     assert (code, err) == (1, "") and lines[place].startswith(f"{group} ") and lines[place + 1] == f"    {name}"
-    assert lines[-1] == f"0 groups pass, 1 fail, {len(GROUPS) - 1} are not checked"
+    assert lines[-1] == f"groups: 0 pass, 1 fail, {len(GROUPS) - 1} not checked"
 
 
 def test_the_same_adapter_without_its_mistake_passes(verdict):
