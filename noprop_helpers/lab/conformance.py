@@ -1,10 +1,10 @@
 """Anybody's NoProp against the book's equations: ``python -m noprop_helpers.lab.conformance ADAPTER.py``.
 
 An adapter is a Python file with a function for each group of vectors that is to be checked, of the group's name; the inputs'
-names are its arguments. It gets and returns plain numbers and lists of them, or arrays and tensors that have ``tolist()``. What
-it lacks is "not checked". Where answers are wrong, they are compared with what every known mistake would have answered to all
-the group's vectors, and a mistake that fits is named. Exit code 0: all that is checked passes; 1: something fails; 2: the
-adapter can't be used, and one line says why. The standard library is enough for all of it.
+names are its arguments. It gets plain numbers and lists of them, and returns such, or arrays and tensors that have
+``tolist()``. What it lacks is "not checked". Where answers are wrong, they are compared with what every known mistake would
+have answered to all the group's vectors, and a mistake that fits is named. Exit code 0: all that is checked passes; 1:
+something fails; 2: the adapter can't be used, and one line says why. The standard library is enough for all of it.
 """
 
 import json
@@ -48,7 +48,7 @@ def read_vectors(path: Path = FILE) -> dict[str, list[dict]]:
 def load_adapter(path: str) -> dict[str, Callable]:
     """The functions of an adapter: group -> function. Raises NoPropError where there is none, or the file can't be run."""
     if not Path(path).is_file():
-        raise NoPropError(f"{path} is not a file; expected a Python file with functions such as {', '.join(list(GROUPS)[7:9])}")
+        raise NoPropError(f"{path} is not a file; expected a Python file with functions such as q_sample")
     sys.path.insert(0, str(Path(path).resolve().parent))  # as python does, so that it can import what lies beside it
     try:
         names = runpy.run_path(path)

@@ -1,8 +1,8 @@
 """The formulas behind the conformance vectors, in decimals of 50 digits: one for each of the functions that they check.
 
 Written from the book's equations with the standard library alone, and not with the rest of this package, which they check. The
-coefficients of the posterior, for one, come from conditioning one Gaussian on another, and not from (1.6). Numbers are ``Decimal``,
-vectors lists of them; ``t`` is a time from 1 to T, and ``alpha_bar`` a table of T + 1 numbers whose index is a time.
+coefficients of the posterior, for one, come from conditioning one Gaussian on another, and not from (1.6). Numbers are
+``Decimal``, vectors lists of them; ``t`` is a time from 1 to T, ``alpha_bar`` a table of T + 1 numbers whose index is a time.
 """
 
 from decimal import Decimal
@@ -308,7 +308,9 @@ GROUPS = {
     "fm_loss": Group(fm_loss, "10.7", "12", "|v_hat - (noise - u)|^2"),
     "flow_state": Group(flow_state, "10.1", "10", "(1 - t) u + t noise"),
     "flow_velocity": Group(flow_velocity, "10.2", "11", "dz/dt = noise - u"),
-    "probability_flow": Group(probability_flow, "9.7", "", "dz/dt = rate/2 alpha (alpha z - u_hat), alpha^2 = 1 / (1 + e^gamma)"),
+    "probability_flow": Group(
+        probability_flow, "9.7", "", "dz/dt = rate/2 alpha (alpha z - u_hat), alpha^2 = 1 / (1 + e^gamma)"
+    ),
     "euler": Group(euler, "9.10", "", "z_0, from z at t = 1, where dz/dt = p t^2 + q z + r and field is [p, q, r]"),
     "heun": Group(heun, "9.10", "", "the same by Heun's rule"),
 }

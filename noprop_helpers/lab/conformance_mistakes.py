@@ -1,4 +1,4 @@
-"""What the common mistakes answer where the conformance vectors are asked: a function each, under a name that says what is wrong.
+"""What known mistakes answer to the conformance vectors: a function each, under a name that says what is wrong.
 
 A function takes the inputs of its group and answers what an implementation with that one mistake would, in the decimals of
 ``conformance_formulas``. The first words are the kind: marginals, time, skip term, noise, loss, ODE.
@@ -7,7 +7,7 @@ A function takes the inputs of its group and answers what an implementation with
 from decimal import Decimal
 
 from . import conformance_formulas as right
-from .conformance_formulas import HALF, distance, first_largest, mix, posterior, snr, snr_weights, softmax, square, step, weighted
+from .conformance_formulas import HALF, distance, mix, posterior, snr, snr_weights, softmax, square, step, weighted
 
 REVERSED = "wrong direction of time: time t is taken for T - t"
 SHIFTED = "wrong time: shifted by one, t - 1 in the place of t"
@@ -333,7 +333,7 @@ STATES = {
 LOSSES = {
     "expected_embedding": {
         "wrong guess: scores used as they are, without softmax": lambda logits, W: weighted(logits, W),
-        "wrong guess: the likeliest row alone": lambda logits, W: one_of(first_largest(logits), W),
+        "wrong guess: the likeliest row alone": lambda logits, W: one_of(right.first_largest(logits), W),
         "wrong guess: softmax taken twice": lambda logits, W: weighted(softmax(softmax(logits)), W),
     },
     "ideal_denoiser": {
@@ -348,15 +348,15 @@ LOSSES = {
             bayes(z, W, prior, alpha_bar_t.sqrt(), 2)
         ),
         "wrong guess: the likeliest row alone": lambda z, alpha_bar_t, W, prior: (
-            one_of(first_largest(right.beliefs(z, alpha_bar_t, W, prior)), W)
+            one_of(right.first_largest(right.beliefs(z, alpha_bar_t, W, prior)), W)
         ),
     },
     "nearest_class": {
         "wrong class: the largest inner product, not the least distance": lambda z, W: (
-            first_largest([sum(a * b for a, b in zip(z, row)) for row in W])
+            right.first_largest([sum(a * b for a, b in zip(z, row)) for row in W])
         ),
         "wrong class: counted from 1": lambda z, W: right.nearest_class(z, W) + 1,
-        "wrong class: the farthest": lambda z, W: first_largest([distance(z, row) for row in W]),
+        "wrong class: the farthest": lambda z, W: right.first_largest([distance(z, row) for row in W]),
     },
     "squared_error": {
         "wrong factor: the sum over D in the place of the mean": lambda u_hat, u: distance(u_hat, u),

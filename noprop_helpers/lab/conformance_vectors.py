@@ -67,7 +67,8 @@ def schedule_inputs() -> dict[str, list[dict]]:
     ends = ((0.9999, 1e-4), (0.99, 0.01), (0.95, 0.002))
     lines = [(1, 0.9, 0.5), (2, 1.0, 0.1), (3, 0.99, 0.2), (4, 1.0, 0.1), (5, 0.9, 0.3), (6, 0.5, 0.95), (8, 0.97, 0.6)]
     lines += [(10, 1.0, 0.1), (10, 0.999, 0.4), (20, 0.999, 0.7)]
-    alphas = [[0.5], [1.0, 0.7], [0.9, 0.8, 0.7], [0.3, 0.6], [0.99, 0.9, 0.7, 0.4], [1.0, 0.7, 0.4, 0.1], [0.95, 0.5, 0.9, 0.2, 0.6]]
+    alphas = [[0.5], [1.0, 0.7], [0.9, 0.8, 0.7], [0.3, 0.6], [0.99, 0.9, 0.7, 0.4], [1.0, 0.7, 0.4, 0.1]]
+    alphas += [[0.95, 0.5, 0.9, 0.2, 0.6]]
     cosines = [(T, 0.008, *ends[i % 3]) for i, T in enumerate(steps)] + [(4, 0.0, 0.9, 0.1), (10, 0.05, 0.999, 1e-3)]
     return {
         "linear_alpha_bar": [{"num_steps": T, "start": start, "end": end} for T, start, end in lines],
@@ -117,7 +118,8 @@ def loss_inputs() -> dict[str, list[dict]]:
         "squared_error": pairs[:8],
         "readout_loss": [{"logits": numbers(i, 2 + i % 5), "label": i % (2 + i % 5)} for i in range(9)],
         "dt_loss": [
-            pairs[i] | {"alpha_bar": table, "t": t, "eta": (0.1, 0.5, 1.0)[i % 3]} for i, (table, t) in enumerate(CAPPED_LAYERS)
+            pairs[i] | {"alpha_bar": table, "t": t, "eta": (0.1, 0.5, 1.0)[i % 3]}
+            for i, (table, t) in enumerate(CAPPED_LAYERS)
         ],
         "ct_loss": [
             pairs[i] | {"gamma": gamma, "rate": (2.0, 7.5, 12.0, 0.8)[i % 4], "eta": (1.0, 0.3)[i % 2]}
@@ -132,7 +134,8 @@ def continuous_inputs() -> dict[str, list[dict]]:
     times = (0.0, 0.05, 0.25, 0.4, 0.5, 0.6, 0.8, 0.99, 1.0)
     gammas = (-4.0, -2.0, -0.7, 0.0, 0.3, 1.0, 2.5, 4.0)
     walks = [
-        {"z": vector(i, 0), "num_steps": num_steps, "field": numbers(i + 3, 3)} for i, num_steps in enumerate((1, 2, 3, 4, 5, 8, 10, 25))
+        {"z": vector(i, 0), "num_steps": num_steps, "field": numbers(i + 3, 3)}
+        for i, num_steps in enumerate((1, 2, 3, 4, 5, 8, 10, 25))
     ]
     return {
         "flow_state": [{"u": vector(i, 0), "noise": vector(i, 1), "t": t} for i, t in enumerate(times)],
