@@ -182,14 +182,17 @@ def test_random_tables_have_the_distributions_that_they_should():
     first = torch.stack([embeddings.orthogonal(2, 4, seeded(i))[1, 2] for i in range(600)])
     assert scipy.stats.kstest(first.square().numpy(), scipy.stats.beta(0.5, 1.5).cdf).pvalue > 0.01
     assert abs((first > 0).double().mean().item() - 0.5) < 5 * 0.5 / 600**0.5
+    signs = [torch.linalg.det(embeddings.orthogonal(3, 3, seeded(i))).sign().item() for i in range(400)]
+    assert scipy.stats.binomtest(signs.count(1.0), 400).pvalue > 0.01  # as many reflections as rotations
     table = embeddings.gaussian(100, 25, seeded())
     assert scipy.stats.kstest(table.flatten().numpy(), scipy.stats.norm(0, 0.2).cdf).pvalue > 0.01
 
 
 def test_a_prototype_is_the_medoid_by_scipys_distances():
-    images = torch.rand(31, 1, 3, 2, generator=seeded()).double()
+    images = draws(31, 1, 3, 2) * torch.logspace(-1, 2, 31, dtype=torch.float64).view(31, 1, 1, 1)  # some lie far off
     distances = scipy.spatial.distance.cdist(images.flatten(1), images.flatten(1))
     medoid = np.median(distances, axis=1).argmin()
+    assert medoid != distances.mean(1).argmin()
     found = embeddings.prototypes(images, torch.zeros(31, dtype=torch.int64), 1)
     assert_close(found[0], images[medoid].flatten())
 
@@ -304,6 +307,24 @@ def test_principal_components_are_scikit_learns():
     assert_close(variances, torch.from_numpy(theirs.explained_variance_) * 199 / 200)
     cosines = (directions.T * torch.from_numpy(theirs.components_)).sum(1)
     assert_close(cosines.abs(), torch.ones(3, dtype=torch.float64))
+
+
+def test_a_dictionary_of_patches_is_made_of_scikit_learns_parts():
+    """Whitened by SciPy, clustered by scikit-learn from the same start: the filters give the same similarities."""
+    images = torch.rand(30, 1, 6, 6, generator=seeded(), dtype=torch.float64)
+    filters, bias, deviation = features.patch_filters(images, 3, 4, num_patches=300, generator=seeded(1))
+    same = seeded(1)
+    patches = features._random_patches(images, 3, 10, same)
+    white = (patches - patches.mean(0)).numpy() @ scipy.linalg.fractional_matrix_power(
+        np.cov(patches.numpy(), rowvar=False, bias=True) + 0.1 * np.eye(9), -0.5
+    )
+    start = white[torch.randperm(300, generator=same)[:4]]
+    centres = KMeans(4, init=start, n_init=1, max_iter=10, tol=0, algorithm="lloyd").fit(white).cluster_centers_
+    similarity = white @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
+    similarity -= similarity.mean(1, keepdims=True)
+    np.testing.assert_allclose((patches @ filters + bias).numpy(), similarity, atol=1e-8)
+    np.testing.assert_allclose(deviation.numpy(), similarity.std(0, ddof=1))
+    assert len(patches.unique(dim=0)) > 200  # ten of sixteen places of every image, some of them twice
 
 
 def test_patch_features_are_the_same_by_hand():
