@@ -18,6 +18,8 @@ from .conformance_formulas import GROUPS
 from .conformance_mistakes import MISTAKES
 from .conformance_vectors import FILE, answer, leaves
 
+__all__ = ["Verdict", "read_vectors", "examine", "check"]
+
 USAGE = "usage: python -m noprop_helpers.lab.conformance ADAPTER.py"
 
 

@@ -9,6 +9,8 @@ from decimal import Decimal
 from . import conformance_formulas as right
 from .conformance_formulas import HALF, distance, mix, posterior, snr, snr_weights, softmax, square, step, weighted
 
+__all__ = []  # to be read in the source
+
 REVERSED = "wrong direction of time: time t is taken for T - t"
 SHIFTED = "wrong time: shifted by one, t - 1 in the place of t"
 NO_ROOT = "wrong marginals: the square root of the signal's share is forgotten"

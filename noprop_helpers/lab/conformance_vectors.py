@@ -1,6 +1,6 @@
 """The conformance vectors, made: ``python -m noprop_helpers.lab.conformance_vectors`` writes ``conformance.json``.
 
-Inputs are chosen here, plain numbers all of them, noise included; what is expected comes from ``conformance_formulas``, to 15
+Inputs are chosen here, plain numbers all of them, noise included; what is expected comes from ``conformance_formulas``, to 12
 digits. A vector's tolerance is what single precision needs: four times what its answer can move if every input moves by one
 unit in the last place of a 32-bit float, and at least 1e-6.
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 from .conformance_formulas import GROUPS
+
+__all__ = ["vectors", "tolerance"]
 
 FILE = Path(__file__).with_name("conformance.json")
 DIGITS = decimal.Context(prec=50)
@@ -166,8 +168,8 @@ def answer(formula: Callable, inputs: dict):
 
 
 def plain(value):
-    """Decimals as floats of 15 digits."""
-    return mapped(value, lambda number: float(f"{number:.15g}") if isinstance(number, Decimal) else number)
+    """Decimals as floats of 12 digits."""
+    return mapped(value, lambda number: float(f"{number:.12g}") if isinstance(number, Decimal) else number)
 
 
 def leaves(value) -> list:
@@ -218,7 +220,7 @@ def vectors() -> Iterator[dict]:
 def document() -> str:
     """The file's text: a line for every vector."""
     groups = {name: group.computes for name, group in GROUPS.items()}
-    lines = ",\n".join(json.dumps(vector) for vector in vectors())
+    lines = ",\n".join(json.dumps(vector, separators=(",", ":")) for vector in vectors())
     return f'{{"about": {json.dumps(ABOUT)},\n"groups": {json.dumps(groups, indent=1)},\n"vectors": [\n{lines}\n]}}\n'
 
 

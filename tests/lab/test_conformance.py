@@ -46,7 +46,7 @@ def test_there_are_enough_vectors_of_every_kind_in_a_small_file():
     vectors = [vector for group in VECTORS.values() for vector in group]
     assert len(vectors) >= 250 and len({vector["id"] for vector in vectors}) == len(vectors)
     assert list(VECTORS) == [*GROUPS] and all(len(group) >= 5 for group in VECTORS.values())
-    assert FILE.stat().st_size < 200_000
+    assert FILE.stat().st_size < 80_000
     for vector in vectors:
         assert set(vector) == {"id", "group", "inputs", "expected", "tolerance", "equation"}
         assert 1e-6 <= vector["tolerance"] <= 1e-3, vector["id"]
@@ -76,7 +76,7 @@ def test_coefficients_are_bayes_rule_in_fractions():
     c = 1 / (alpha / (1 - alpha) + 1 / (1 - before))
     a, b = Fraction(4, 5) / (1 - before) * c, Fraction(1, 2) / (1 - alpha) * c
     given = answer(GROUPS["posterior"].formula, {"alpha_bar": [1.0, 0.64, 0.16], "t": 2})
-    assert given == pytest.approx([float(a), float(b), float(c)], rel=1e-14)
+    assert given == pytest.approx([float(a), float(b), float(c)], rel=1e-11)
 
 
 # --- Ours passes, mistakes are named ----------------------------------------------------------------------------------
