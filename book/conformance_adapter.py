@@ -1,4 +1,4 @@
-"""The adapter of `noprop_helpers`: every group of the conformance vectors, in single precision."""
+"""The adapter of `noprop_helpers`: every group of vectors, states in single precision."""
 
 from unittest import mock
 
