@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("your-own-images", "how-to")
+PAGES = ("your-own-images", "how-to", "conformance")
 POINTS = 2.0
 INTERPRETERS = {"bash": ["bash", "-e"], "python": [sys.executable, "-"]}
 INSTALL = "pip install git+"  # the one thing that is not performed: the package is there, and the network need not be
