@@ -46,8 +46,8 @@ test-parts: $(STAMP)
 test-pages: $(STAMP)
 	$(PYTEST) -m built tests
 
-test-fast: $(STAMP) ## a contributor's minute: no book, no notebook, no whole training
-	$(PYTEST) -m "not built and not slow" tests
+test-fast: $(STAMP) ## a contributor's minute: no book, notebook or browser, no whole training
+	$(PYTEST) -m "not (built or browser or slow)" tests
 
 serve: ## show the built book on http://127.0.0.1:8000
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html 8000

@@ -57,6 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("built") and not BOOK.exists():
             item.add_marker(no_book)
+        if "browser" in getattr(item, "fixturenames", ()):  # a cell of a notebook asks for none
+            item.add_marker(pytest.mark.browser)
         shared = item.callspec.params.get("name", "") if item.path.name == "test_browser.py" and hasattr(item, "callspec") else ""
         alone = item.nodeid if item.get_closest_marker("slow") else ""
         item.add_marker(pytest.mark.xdist_group(alone or f"{item.path.stem} {shared}"))

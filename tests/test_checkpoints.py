@@ -195,6 +195,7 @@ def test_a_pipe_is_written_to(tmp_path):
     assert got == [b"new"] and stat.S_ISFIFO(pipe.stat().st_mode) and names_in(tmp_path) == ["pipe"]
 
 
+@pytest.mark.slow
 def test_standard_output_is_a_file_too():
     """Behind /dev/stdout is often a pipe, which has no other name."""
     code = "from noprop_helpers.checkpoints import *; check_writable('/dev/stdout'); write_bytes('/dev/stdout', b'new')"

@@ -72,6 +72,7 @@ def names():
 # --- What a run says ---
 
 
+@pytest.mark.slow
 def test_train_prints_one_line_and_writes_json(tmp_path):
     done = run("train", *SMALL, "--seed", "3", "--device", "cpu", "--json", "out.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -86,6 +87,7 @@ def test_train_prints_one_line_and_writes_json(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_progress_bar():
     master, slave = os.openpty()
     # A new pseudo-terminal has no width, and a bar of width 0 does not show.
@@ -196,6 +198,7 @@ def test_an_interrupted_command_resumes_to_the_same_model(shell, monkeypatch, ca
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line_and_code_130(tmp_path):
     """As a terminal sends it, in the middle of training; what was trained is kept."""
     command = [sys.executable, "-m", "noprop_helpers", "train", "--epochs", "5000", "--checkpoint", "a.pt"]
@@ -321,6 +324,7 @@ def test_cuda_without_a_gpu(refused):
     assert "sees no CUDA GPU" in refused("train", "--device", "cuda")
 
 
+@pytest.mark.slow
 def test_missing_data_is_one_clear_line(tmp_path):
     # A proxy that nobody serves: the download fails at once, with or without a network.
     dead = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
@@ -549,6 +553,7 @@ sys.exit(main(["train", "--epochs", "1"]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line, error", [
     ("numpy.zeros(3).reshape(2, 2)", "ValueError: cannot reshape array"),
     ("torch.nn.BatchNorm1d(2)(torch.zeros(1, 2))", "ValueError: Expected more than 1 value per channel"),
@@ -629,6 +634,7 @@ def test_a_device_stays_a_device_and_a_link_a_link(shell, device):
     assert names() == ["folder/real.json", "link.json"]
 
 
+@pytest.mark.slow
 def test_results_can_be_piped(tmp_path):
     """--json /dev/stdout, for a program that reads on."""
     done = run("train", *SMALL, "--json", "/dev/stdout", cwd=tmp_path)
@@ -680,6 +686,7 @@ def test_the_json_is_written_before_anything_is_printed(shell, monkeypatch):
     assert shell("train", *SMALL, "--json", "out.json") == 0 and there == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_result_that_cannot_be_printed_is_in_its_file(unbuffered, tmp_path, device):
     """Standard output on a full disk: one clear line, no traceback, and Python's own complaint at its end neither."""
@@ -689,6 +696,7 @@ def test_a_result_that_cannot_be_printed_is_in_its_file(unbuffered, tmp_path, de
     assert json.loads((tmp_path / "out.json").read_text())["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_a_reader_that_went_away_is_one_line(tmp_path):
     read, write = os.pipe()
     os.close(read)
@@ -698,6 +706,7 @@ def test_a_reader_that_went_away_is_one_line(tmp_path):
     assert json.loads((tmp_path / "out.json").read_text())["epochs"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [1, 2])
 def test_closed_streams_stop_nothing(stream, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -154,6 +154,7 @@ def test_digits_split_is_the_same_everywhere(digits):
     assert dataset_checksum(digits) == dataset_checksum(load_dataset("digits")) == DIGITS_CHECKSUM
 
 
+@pytest.mark.slow
 def test_digits_need_no_data_folder_and_no_torchvision(tmp_path):
     (tmp_path / "a file").write_text("")
     code = (
@@ -666,6 +667,7 @@ def test_progress_bar_on_a_terminal_if_asked_for(tmp_path, monkeypatch, capsys):
 # --- torchvision beside a CPU torch ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_torchvision_is_imported_beside_any_torch():
     code = """if True:
         from noprop_helpers.data import _import_torchvision

@@ -106,6 +106,7 @@ def test_a_replay_reads_the_same_memory_every_time():
     assert len(set(replays)) == 1 and replays[0] not in [(x.data_ptr(), y.data_ptr()) for x, y in kept]
 
 
+@pytest.mark.slow
 @every_model
 @pytest.mark.parametrize("order", ["layer", "interleaved"])
 def test_training_with_recorded_steps_is_the_same(variant, embedding, order, data):
@@ -127,6 +128,7 @@ class Stale(ReplayedSteps):
         return super().__call__(t, x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["dt", "ct", "fm", "backprop"])
 @pytest.mark.parametrize("fault", ["none", "a batch seen again", "other noise"])
 def test_what_counts_as_the_same_on_a_gpu_could_fail(variant, fault, data):

@@ -62,6 +62,7 @@ def test_small_layers_joined_are_those_of_one_run(data, parts, tmp_path):
         assert all((ours[name] == theirs[name]).double().mean() > 0.97 for name in ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [("1", "2-3"), ("1-2", "3"), ("3", "1", "2"), ("1,3", "2")], ids=" ".join)
 def test_the_papers_blocks_joined_are_those_of_one_run_bit_for_bit(cut, data, tmp_path):
     """BatchNorm's averages included. The readout, which every layer's loss trains, comes from the part with layer 1."""

@@ -348,6 +348,7 @@ def test_frozen_layers_stay_as_they_are(order, few_digits):
     assert_same_weights(frozen.layers[1], whole.layers[1], order)
 
 
+@pytest.mark.slow
 @each_order
 def test_a_layer_learns_the_same_in_any_company(order, digits):
     """Alone, with one other, with all: the same batches, states, dropped features and dropout within the layer."""
@@ -647,6 +648,7 @@ def test_what_cannot_be_solved_is_refused(few_digits):
 # --- Precision ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["together", "layer", "shared"])
 def test_bfloat16_learns_as_float32_does(which, digits):
     """Every step must see the weights of the step before, the encoder's too: a stale copy would not learn within an epoch."""

@@ -35,6 +35,6 @@ def test_files_in_code_marks_are_there(page):
 
 
 def test_commands_for_contributors_exist():
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
-    commands = re.findall(r"^    make (\w+)", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    commands = re.findall(r"^    make ([\w-]+)", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
     assert commands and set(commands) <= set(targets)

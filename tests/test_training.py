@@ -128,6 +128,7 @@ def interrupted(epoch):
     return stop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", CONFIGURATIONS)
 def test_resumed_training_gives_the_uninterrupted_weights(which, data, tmp_path):
     """Bit for bit, also where ``after_epoch`` measures and draws, and where this process drew something else before."""
@@ -152,6 +153,7 @@ def test_resumed_training_gives_the_uninterrupted_weights(which, data, tmp_path)
     assert states_equal(straight, resumed) and torch.equal(losses, again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_finished_run_resumed_measures_the_same(name, data, tmp_path):
     """To the last digit, and so does a model into which its file is loaded: no ``eval()`` anywhere here."""
@@ -336,6 +338,7 @@ def test_other_ways_to_predict_are_asked_as_they_are_given(data):
     assert accuracy(model, data.test_images, data.test_labels, generator(1), alone) == right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", CONFIGURATIONS)
 def test_measuring_neither_depends_on_the_mode_nor_changes_it(which, data):
     """In training mode, in evaluation mode and in a mixture; many images and one."""

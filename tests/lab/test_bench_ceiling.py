@@ -94,6 +94,7 @@ def test_the_whole_suite(digits, one_thread):
         assert parts == pytest.approx(foreseen)
 
 
+@pytest.mark.slow
 def test_steps_are_in_float32_whatever_the_recording_says(digits, monkeypatch, one_thread):
     """The ceiling that they are held against is."""
     seen = []

@@ -41,6 +41,7 @@ def test_belief_of_a_perfect_layer_is_bayes_rule():
         assert (other - W[labels]).square().sum(1).mean() > error
 
 
+@pytest.mark.slow
 def test_a_perfect_chain_draws_and_without_noise_it_answers():
     """Eq. (6.3): with many layers the walk ends at class k with probability p_k, so it is right with sum p_k^2."""
     alpha_bar, N = cosine_alpha_bar(200), 20_000
@@ -93,6 +94,7 @@ def test_top_level_copies_all_see_the_top_layers_noise():
     assert copies.tolist() == [cosine_alpha_bar(10)[0]] + 3 * [cosine_alpha_bar(10)[-1]]
 
 
+@pytest.mark.slow
 def test_the_recording_on_digits_holds_what_the_chapter_reads(digits):
     small = some_of(digits, 300, 100)
     results, said = run_layers(small, 0, epochs=5)

@@ -80,6 +80,7 @@ def test_the_images_to_walk_are_what_they_are_called():
     assert len(interesting(both, labels, 4)) == 4
 
 
+@pytest.mark.slow
 def test_a_sudoku_walk_says_what_it_is_chosen_for():
     results, said, shown = sudokus()
     assert {"quiet", "noisy", "top"} == results.keys() == said.keys() and all(len(one) == 800 for one in said.values())
