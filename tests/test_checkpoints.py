@@ -72,7 +72,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     for name, message in [
         ("none.pt", "no file"), (".", "no file"), ("half.pt", "not a readable"), ("text.pt", "not a readable"),
         ("empty.pt", "not a readable"), ("foreign.pt", "not written by"), ("list.pt", "not written by"),
-        ("old.pt", "not written by this version of noprop_helpers: expected a checkpoint of format 'noprop_helpers 2'"),
+        ("old.pt", "not written by this version of noprop_helpers: expected a checkpoint of format 'noprop_helpers 3'"),
     ]:  # fmt: skip
         with pytest.raises(CheckpointError, match=message):
             checkpoints.load(tmp_path / name)
