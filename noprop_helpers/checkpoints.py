@@ -153,6 +153,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of strange files: the error that follows says more
             content = torch.load(path, map_location=device, weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     except Exception as error:  # torch raises many kinds: truncated zip, foreign pickle, not a file of torch's at all
         raise CheckpointError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); train again or name another"

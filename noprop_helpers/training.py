@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import checkpoints
 from .augment import check_images
-from .benchmark import synchronize
+from .benchmark import processor, synchronize
 from .checkpoints import CheckpointError
 from .noprop import NoPropDT
 from .passes import InTurn, Model, Progress, Solved, Together, check_batch_size, silent
@@ -26,7 +26,7 @@ __all__ = ["Keeper", "Settings", "accuracy", "fit", "predictions"]
 class Keeper:
     """Keeps a run in a file, all or nothing, so that it can be taken up where it stopped, to the same bits.
 
-    To the same bits on as many threads, the same kind of device and the same PyTorch: another order of sums may round
+    To the same bits on as many threads, the same kind of device and processor and the same PyTorch: another order of sums may round
     otherwise, and a run that is taken up elsewhere warns of it.
 
     - ``path``: written after every epoch; None keeps nothing
@@ -65,6 +65,7 @@ class Keeper:
         self.run = {"about": self.about, "model": model.identity(), "settings": dataclasses.asdict(settings)}
         self.run["trained"] = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         self.where = {"threads": torch.get_num_threads(), "device": images.device.type, "torch": str(torch.__version__)}
+        self.where["processor"] = processor()[0]
         before = time.perf_counter()
         self.run["data"] = checkpoints.checksum(images, labels)
         self.started += time.perf_counter() - before  # that was no training
@@ -182,7 +183,7 @@ def accuracy(
 
 
 def _warn_of_other_bits(saved: dict, here: dict, path: str | Path) -> None:
-    """A warning where a run goes on with other threads, on another kind of device, or with another PyTorch."""
+    """A warning where a run goes on with other threads, on another kind of device or processor, or with another PyTorch."""
     if others := [f"{name} {here[name]} in place of {saved.get(name)}" for name in here if saved.get(name) != here[name]]:
         warnings.warn(f"{path} goes on with {', '.join(others)}: the last bits may differ from those of an unbroken run")
 

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import struct
 import sys
@@ -24,9 +25,9 @@ from PIL import Image
 
 from noprop_helpers import __main__ as cli
 from noprop_helpers import checkpoints
-from noprop_helpers.lab import course, gpu_session, landing
+from noprop_helpers.lab import course, digits_script, gpu_session, landing
 
-PROGRAMS = {"course": course.main, "gpu_session": gpu_session.main, "landing": landing.main}
+PROGRAMS = {"course": course.main, "gpu_session": gpu_session.main, "landing": landing.main, "digits_script": digits_script.main}
 SHORT = {
     "@mine": "--dataset folder:mine --preset local --set num_centres=5 --set num_steps=3 --set hidden_dim=8 --epochs 2",
     "@one": "--dataset folder:mine --preset local --set num_centres=5 --set num_steps=3 --set hidden_dim=8 --epochs 1",
@@ -165,6 +166,10 @@ def write_place(folder: Path) -> None:
         (folder / name).write_bytes((folder / "mine" / label / "0.png").read_bytes())
     (folder / "text.png").write_text("hello")
     (folder / "records").mkdir()
+    for name in ("secret.pt", "secret.png", "bench secret/bench_cpu.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("nobody's business")
+    (folder / "mine secret").mkdir()
     with current_folder(folder):
         for options, file in (
             ("", "a.pt"), ("--layers 1-2", "p1.pt"), ("--layers 3", "p2.pt"), ("--layers 3 --seed 1", "q2.pt"),
@@ -577,6 +582,7 @@ LAB: list[Case] = [
     ("course out extra", 2, "unrecognized arguments: extra"),
     ("landing extra", 2, "unrecognized arguments: extra"),
     ("landing --help", 0, "usage"),
+    ("digits_script here.js", 2, "unrecognized arguments: here.js"),
     ("gpu_session", 2, "required: --output"),
     ("gpu_session --output out", 2, "sees no CUDA GPU"),
     ("gpu_session --output file --scratch nothing --toy", 2, "cannot write"),
@@ -597,8 +603,57 @@ PARTS = {
 }  # fmt: skip
 ROWS = {part: [Row(*case) for case in cases] for part, cases in PARTS.items()}
 
+# As a user who may write nothing, neither here nor in the book's checkout nor at home, and for whom secret.* is not to be read.
+NO_HOME = {"HOME": "/proc/none"}
+READ_ONLY = [Row(*case, NO_HOME | NO_NETWORK) for case in [
+    ("train @digits", 0, "test accuracy"),
+    ("train @digits --json out.json", 2, "cannot write out.json: Permission denied"),
+    ("train @digits --checkpoint n.pt", 2, "cannot write n.pt: Permission denied"),
+    ("train @mine --checkpoint a.pt --resume", 2, "cannot write a.pt: Permission denied"),
+    ("train @mine --checkpoint secret.pt --resume", 2, "cannot write secret.pt: Permission denied"),
+    ("train --dataset mnist --data-root nothing", 2, "Permission denied"),
+    ("train --dataset 'folder:mine secret'", 2, "secret"),
+    ("predict a.pt mine/cat/0.png", 0, "mine/cat/0.png: "),
+    ("predict a.pt mine/cat/0.png --json out.json", 2, "cannot write out.json: Permission denied"),
+    ("predict secret.pt mine/cat/0.png", 2, "cannot read secret.pt: Permission denied"),
+    ("predict a.pt secret.png", 2, "cannot read secret.png: Permission denied"),
+    ("join p1.pt p2.pt", 0, "test accuracy"),
+    ("join p1.pt p2.pt --checkpoint whole.pt", 2, "cannot write whole.pt: Permission denied"),
+    ("join p1.pt secret.pt", 2, "cannot read secret.pt: Permission denied"),
+    ("record mnist_local", 2, "Permission denied"),
+    ("record mnist_local --output records", 2, "cannot write records/mnist_local.json: Permission denied"),
+    ("bench --data-root 'data with spaces' --only memory --output records", 2, "Permission denied"),
+    ("bench --data-root 'data with spaces' --only memory --output 'bench secret' --resume", 2, "Permission denied"),
+    ("course out", 2, "cannot write to out: Permission denied"),
+    ("landing", 2, "Permission denied"),
+    ("digits_script", 2, "Permission denied"),
+    ("gpu_session --output out --scratch nothing --toy", 2, "Permission denied"),
+    ("gpu_session --output nothing --scratch nothing --toy", 2, "Permission denied"),
+]]  # fmt: skip
+
 
 # --- All of it --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def nothing_to_write(folder: Path) -> Iterator[None]:
+    """As a plain user, in a folder of which nothing may be written, and of which some may not be read. For root alone."""
+    for typed in ("train @digits", "train --dataset mnist --data-root nothing", "course warm"):
+        outcome(Row(typed, 0, "", NO_NETWORK))  # loads all that is loaded late, which may lie where only root can read
+    shutil.rmtree("warm")
+    modes = {path: path.stat().st_mode for path in [folder, *folder.rglob("*")] if path.exists()}
+    for path, mode in modes.items():
+        path.chmod(0 if "secret" in path.name else 0o555 if path.is_dir() else 0o444)
+    above = {path: path.stat().st_mode for path in folder.parents if path.stat().st_uid == 0 and path != Path("/")}
+    for path, mode in above.items():
+        path.chmod(mode | 0o111)  # pytest's own folders are closed to others
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for path, mode in (modes | above).items():
+            path.chmod(mode & 0o7777)
 
 
 def run_all(rows: list[Row], folder: Path, tell: Callable[[Row, Outcome, str], None]) -> None:
