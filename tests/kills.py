@@ -15,16 +15,15 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
 import torch
-
-torch.set_num_threads(1)  # before anything is computed: threads do not survive being copied
-
 from conftest import write_digits
 from hostile_cli import current_folder
+from tqdm import tqdm
 
 from noprop_helpers import __main__ as cli
 from noprop_helpers import checkpoints
@@ -54,6 +53,7 @@ KINDS = {
     "record": ["record", "killed", "--output", "out", "--commit", "abc", "--threads", "1", "--device", "cpu"],
     "bench": ["bench", "--suite", "killed", "--output", "out", "--data-root", "data", "--commit", "abc", "--threads", "1", "--resume"],
 }  # fmt: skip
+HANGS_AFTER = 120  # seconds
 FREE = {"seconds", "train_seconds", "peak_memory_mib", "date"}  # what may differ in a record
 
 
@@ -71,6 +71,9 @@ class Kill(NamedTuple):
 
 def prepare(folder: Path) -> None:
     """Data, an experiment of two seeds and a benchmark of four parts, which every copy of this process knows."""
+    # A process is copied without its threads, and with the locks that they held: there must be none.
+    torch.set_num_threads(1)
+    tqdm.monitor_interval = 0
     write_digits(folder / "digits", 200, 40)
     changes = {"epochs": "4", "num_steps": "3", "hidden_dim": "16", "num_centres": "10", "batch_size": "32"}
     digits = cli.load_dataset("digits")
@@ -89,6 +92,8 @@ def prepare(folder: Path) -> None:
             small = ["--epochs", "1", "--set", "num_steps=1"]
             assert cli.main([*TRAIN, *words, *small, "--checkpoint", "warm.pt", "--json", "warm.json"]) == 0
             (folder / "warm.pt").unlink()
+    if threading.active_count() > 1:
+        raise RuntimeError(f"expected one thread, found {threading.enumerate()}")
     bench.SUITES["killed"] = bench.Suite("killed", "cpu", {name: timed(name) for name in ("a", "b", "c", "d")})
 
 
@@ -170,11 +175,21 @@ def same(a: object, b: object) -> bool:
 # --- Killing ----------------------------------------------------------------------------------------------------------
 
 
+def finish(pid: int) -> int:
+    """Wait for a command: -> its status, as ``os.waitpid`` gives it. One that hangs is ended, and that is its status."""
+    end = time.monotonic() + HANGS_AFTER
+    while not (over := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGTERM)
+            return os.waitpid(pid, 0)[1]
+        time.sleep(0.002)
+    return over[1]
+
+
 def undisturbed(kind: str, folder: Path) -> tuple[dict, float]:
     """What a command leaves that nobody kills, and its seconds."""
     own, begin = place(kind, f"{kind} undisturbed", folder), time.monotonic()
-    _, status = os.waitpid(start(kind, own), 0)
-    if status:
+    if finish(start(kind, own)):
         raise RuntimeError(f"{kind}: {(folder / f'{own.name}.err').read_text()}")
     return results(own), time.monotonic() - begin
 
@@ -194,8 +209,8 @@ def kill(kind: str, name: str, folder: Path, expected: tuple[dict, float], momen
         kills += os.WIFSIGNALED(status)
         file = own / "run.pt"
         kept.append(len(checkpoints.load(file)["history"]) if file.exists() else 0)
-    _, status = os.waitpid(start(kind, own), 0)
-    wrong = (folder / f"{name}.err").read_text()[-500:] if status else ""
+    status = finish(start(kind, own))
+    wrong = (folder / f"{name}.err").read_text()[-500:] or "it hangs" if status else ""
     if not status:
         found = results(own)
         others = [file for file in found.keys() | expected[0].keys() if not same(found.get(file), expected[0].get(file))]

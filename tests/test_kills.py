@@ -2,10 +2,12 @@
 for each kind. ``python tests/kills.py --times 20`` does so twenty times."""
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import kills
 import pytest
 import torch
 from kills import KINDS, results, same, without
@@ -43,9 +45,7 @@ def test_the_comparison_can_fail(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork on Windows")
 def test_a_command_that_comes_to_something_else_is_found(tmp_path, monkeypatch):
     """With results that were expected to be others."""
-    import kills
-
     monkeypatch.setattr(kills, "start", lambda kind, folder: os.fork() or os._exit(0))
     (tmp_path / "bench 0.err").touch()
-    one = kills.kill("bench", "bench 0", tmp_path, ({"out/record.json": 1}, 0.0), __import__("random").Random(0), 0)
+    one = kills.kill("bench", "bench 0", tmp_path, ({"out/record.json": 1}, 0.0), random.Random(0), 0)
     assert one.wrong == "not the same: out/record.json"
