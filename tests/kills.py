@@ -207,8 +207,9 @@ def kill(kind: str, name: str, folder: Path, expected: tuple[dict, float], momen
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         kills += os.WIFSIGNALED(status)
-        file = own / "run.pt"
-        kept.append(len(checkpoints.load(file)["history"]) if file.exists() else 0)
+        if KINDS[kind][0] == "train":
+            file = own / "run.pt"
+            kept.append(len(checkpoints.load(file)["history"]) if file.exists() else 0)
     status = finish(start(kind, own))
     wrong = (folder / f"{name}.err").read_text()[-500:] or "it hangs" if status else ""
     if not status:
@@ -247,7 +248,8 @@ def main(arguments: list[str] | None = None) -> int:
                 kept = sorted(number for each in told[one.kind] for number in each.kept)
                 failed = sum(bool(each.wrong) for each in told[one.kind])
                 number = sum(each.kills for each in told[one.kind])
-                print(f"{one.kind}: {number} kills, epochs kept {kept}, {failed} came to something else", flush=True)
+                epochs = f", epochs in its file {kept}" if kept else ""
+                print(f"{one.kind}: {number} kills{epochs}, {failed} came to something else", flush=True)
     return int(any(one.wrong for ones in told.values() for one in ones))
 
 
