@@ -25,9 +25,12 @@ from PIL import Image
 
 from noprop_helpers import __main__ as cli
 from noprop_helpers import checkpoints
-from noprop_helpers.lab import course, digits_script, gpu_session, landing
+from noprop_helpers.lab import conformance, course, digits_script, gpu_session, landing
 
-PROGRAMS = {"course": course.main, "gpu_session": gpu_session.main, "landing": landing.main, "digits_script": digits_script.main}
+PROGRAMS = {
+    "conformance": conformance.main, "course": course.main, "digits_script": digits_script.main,
+    "gpu_session": gpu_session.main, "landing": landing.main,
+}  # fmt: skip
 SHORT = {
     "@mine": "--dataset folder:mine --preset local --set num_centres=5 --set num_steps=3 --set hidden_dim=8 --epochs 2",
     "@one": "--dataset folder:mine --preset local --set num_centres=5 --set num_steps=3 --set hidden_dim=8 --epochs 1",
@@ -582,6 +585,10 @@ LAB: list[Case] = [
     ("course out extra", 2, "unrecognized arguments: extra"),
     ("landing extra", 2, "unrecognized arguments: extra"),
     ("landing --help", 0, "usage"),
+    ("conformance", 2, "conformance: "),
+    ("conformance --all", 2, "conformance: "),
+    ("conformance a b", 2, "conformance: "),
+    ("conformance no_such_module", 2, "no_such_module"),
     ("digits_script here.js", 2, "unrecognized arguments: here.js"),
     ("gpu_session", 2, "required: --output"),
     ("gpu_session --output out", 2, "sees no CUDA GPU"),

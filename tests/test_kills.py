@@ -15,6 +15,7 @@ from kills import KINDS, results, same, without
 from noprop_helpers import checkpoints
 
 
+@pytest.mark.slow
 def test_killed_commands_come_to_the_same_bits():
     """In a process of its own, which has started no threads: it is copied for every command."""
     script = Path(__file__).parent / "kills.py"
