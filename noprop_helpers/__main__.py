@@ -6,6 +6,7 @@ One clear line on bad arguments or data.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -25,6 +26,7 @@ from .lab import bench as benches
 from .lab import records
 from .lab.experiments import EXPERIMENTS
 from .lab.recording import Recording, record
+from .lab.shell import Parser, in_one_line
 from .layerwise import layers_for_rank
 from .recipes import EMBEDDINGS, RECIPES
 from .runs import (
@@ -34,25 +36,22 @@ from .runs import (
 from .settings import PRECISIONS, layer_numbers
 from .training import Keeper
 
+MOST_THREADS = max(256, os.cpu_count() or 1)  # thousands end the process, without a word
 VARIANTS = ("dt", "ct", "fm", "backprop", "adjoint")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command: -> exit code, 0, 2 for a fault of arguments or data, 130 for an interruption."""
-    if sys.stderr is None:  # closed, as a scheduler may leave it
-        sys.stderr = open(os.devnull, "w")
+    """Run a command: -> exit code, 0, 1 where a part of a benchmark failed, 2 for a fault of arguments, data, files or memory,
+    130 for an interruption. A bug of ours shows its traceback."""
+    return in_one_line("noprop_helpers", lambda: _run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
-        options.device = _device(options.device)
-        return options.command(options)
-    except (NoPropError, CheckpointError) as error:
-        print(f"noprop_helpers: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("noprop_helpers: interrupted", file=sys.stderr)
-        return 130
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    options.device = _device(options.device)
+    return options.command(options)
 
 
 # --- train ------------------------------------------------------------------------------------------------------------
@@ -72,10 +71,16 @@ def train(options: argparse.Namespace) -> int:
         return _train_share(options, planned, dataset, rank, world_size)
     if planned.settings.layers is not None and not options.checkpoint:
         raise NoPropError("--layers needs --checkpoint FILE, for join to put the parts together")
-    _tell_preparation(dataset)
+    tell = functools.cache(lambda: _tell_preparation(dataset))
+
+    def progress(iterable, description: str):  # the first work to be shown: no fault of arguments or files is left
+        tell()
+        return progress_bar(iterable, description)
+
     result = run(
-        planned, dataset, device=options.device, checkpoint=options.checkpoint, resume=options.resume, progress=progress_bar
+        planned, dataset, device=options.device, checkpoint=options.checkpoint, resume=options.resume, progress=progress
     )
+    tell()
     if planned.settings.layers is not None:
         seconds, layers = result.results["train_seconds"], ", ".join(map(str, planned.settings.layers))
         _say(f"layers {layers}, trained in {seconds:.1f} s, are in {options.checkpoint}: join puts the parts together")
@@ -91,6 +96,7 @@ def _train_share(options: argparse.Namespace, planned: Run, dataset: Dataset, ra
         raise NoPropError("--layers and torchrun would both say which layers are trained here; leave one of them out")
     if world_size > planned.model.num_steps:
         raise NoPropError(f"{world_size} processes are more than the {planned.model.num_steps} layers; start fewer")
+    parallel.check_host(os.environ["MASTER_ADDR"])
     _tell_preparation(dataset)
     file = options.checkpoint and parallel.rank_file(options.checkpoint, rank, world_size)
     share = layers_for_rank(planned.model.num_steps, rank, world_size)
@@ -265,7 +271,7 @@ def bench(options: argparse.Namespace) -> int:
         records.write_json(options.json, rows)
     where = f"written to {options.output}" if recorded else "no record written: the book's are of the data set mnist"
     _say(f"{table(rows)}\n{where}")
-    return 0
+    return int(any("error" in row for row in rows))
 
 
 def _recording(options: argparse.Namespace) -> Recording:
@@ -282,13 +288,8 @@ def progress_bar(iterable, description: str):
     return tqdm(iterable, desc=description, leave=False, disable=None)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):  # one line instead of the usage followed by the message
-        self.exit(2, f"noprop_helpers: {message} (--help lists what there is)\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m noprop_helpers", description="Train and measure NoProp.")
+    parser = Parser(prog="python -m noprop_helpers", description="Train and measure NoProp.")
     commands = parser.add_subparsers(required=True, metavar="train | predict | join | record | bench")
     device = _device_options()
     common = _common_options(device)
@@ -304,7 +305,7 @@ def _parser() -> argparse.ArgumentParser:
 def _device_options() -> argparse.ArgumentParser:
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    device.add_argument("--threads", type=_at_least(1), metavar="N", help="processor threads (default: PyTorch's own number)")
+    device.add_argument("--threads", type=_at_least(1, MOST_THREADS), metavar="N", help="processor threads (default: PyTorch's own number)")
     device.add_argument("--json", metavar="FILE", help="write the results to FILE")
     return device
 
@@ -449,16 +450,13 @@ def _size(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def _at_least(smallest: int):
-    """A reader of integers from ``smallest`` on, for argparse."""
+def _at_least(smallest: int, largest: int = 2**63 - 1):
+    """A reader of integers from ``smallest`` on, for argparse; torch's generators take seeds below 2**63."""
     def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = smallest - 1
-        # torch's generators take seeds below 2**63
-        if not smallest <= value < 2**63:
-            raise argparse.ArgumentTypeError(f"expected an integer >= {smallest}, got {text!r}")
+        value = int(text) if text.isascii() and text.isdigit() else smallest - 1
+        if not smallest <= value <= largest:
+            bound = f"expected at most {largest}" if value > largest and largest < 2**63 - 1 else f"expected an integer >= {smallest}"
+            raise argparse.ArgumentTypeError(f"{bound}, got {text!r}")
         return value
 
     return parse

@@ -1,19 +1,28 @@
 """Files of weights and results: written all or nothing, read without executing anything that they contain.
 
 ``torch.load`` on an untrusted file may run code. These functions store tensors, numbers and text only, and read with
-``weights_only=True``, which refuses all else.
+``weights_only=True``, which refuses all else. A checksum of the content goes with it: a byte that a disk has changed is found.
 """
 
+import contextlib
+import glob
 import hashlib
 import io
 import os
 import tempfile
+import warnings
 from pathlib import Path
+from typing import Iterator
 
 import torch
 from torch import Tensor, nn
 
-FORMAT = "noprop_helpers 2"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+FORMAT = "noprop_helpers 3"
 
 
 class CheckpointError(ValueError):
@@ -32,7 +41,6 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     """
     if not str(path):
         raise CheckpointError("expected the name of a file to write, got an empty one")
-    temporary = None
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # by the name given: a pipe behind /dev/stdout has no other
             with open(path, "wb") as file:
@@ -40,17 +48,54 @@ def write_bytes(path: str | Path, content: bytes) -> None:
             return
         target = Path(os.path.realpath(path))
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o644  # mkstemp gives 600
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, mode)
-        os.replace(temporary, target)
-    except BaseException as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
-        raise
+        _sweep(target)  # before: it may be what fills the disk
+        with _temporary(target) as (handle, temporary):
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(temporary, mode)
+            os.replace(temporary, target)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[tuple[int, str]]:
+    """A new file beside ``target``, its handle for the body to close, and its name; gone afterwards, if it still has that name.
+
+    Meanwhile it is locked, where the system knows locks: so others see that its writer lives (see ``_sweep``).
+    """
+    while True:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        lock = _locked(handle)
+        if os.path.exists(name):
+            break
+        os.close(handle)  # swept away by another writer, before it was locked
+        os.close(lock)
+    try:
+        yield handle, name
+    finally:
+        if lock is not None:
+            os.close(lock)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def _locked(handle: int) -> int | None:
+    """Lock a file until the handle that is returned is closed, not the one that was given; None where there are no locks."""
+    if fcntl is None:
+        return None
+    lock = os.dup(handle)
+    with contextlib.suppress(OSError):  # a file system without locks: there nobody can lock, and nothing is swept
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def _sweep(target: Path) -> None:
+    """Remove what writers of this file left that were killed while they wrote: nobody holds its lock any more."""
+    for name in glob.glob(f".{glob.escape(target.name)}.????????.tmp", root_dir=target.parent) if fcntl else ():
+        with contextlib.suppress(OSError), open(target.parent / name, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError while its writer lives
+            os.unlink(target.parent / name)
 
 
 def check_writable(path: str | Path) -> None:
@@ -72,9 +117,8 @@ def check_writable(path: str | Path) -> None:
     if not os.path.isdir(target.parent):
         raise CheckpointError(f"cannot write {path}: the folder {target.parent} does not exist; create it first")
     try:
-        # as ``write_bytes`` will: its name is longer than the file's own
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}."):
-            pass
+        with _temporary(target) as (handle, _):  # as ``write_bytes`` will: its name is longer than the file's own
+            os.close(handle)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
 
@@ -88,13 +132,15 @@ def save(path: str | Path, content: dict) -> None:
     >>> load("model.pt")["epochs"]
     3
     """
+    content = {name: value for name, value in content.items() if name not in ("format", "checksum")}  # of where it came from
     buffer = io.BytesIO()  # torch tells a full disk in words of its own; the file is written by us
-    torch.save({"format": FORMAT, **content}, buffer)
+    torch.save({"format": FORMAT, "checksum": content_checksum(content), **content}, buffer)
     write_bytes(path, buffer.getbuffer())
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> dict:
-    """Read what ``save`` wrote. Raises CheckpointError where there is no such file, or it is something else.
+    """Read what ``save`` wrote. Raises CheckpointError where there is no such file, it is something else, or it is damaged:
+    its content is not that of the checksum that was written with it.
 
     >>> save("model.pt", {"state": {"weight": torch.ones(2)}, "epochs": 3})
     >>> load("model.pt")["state"]
@@ -104,7 +150,11 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict:
     if not path.is_file():
         raise CheckpointError(f"no file {path}")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of strange files: the error that follows says more
+            content = torch.load(path, map_location=device, weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     except Exception as error:  # torch raises many kinds: truncated zip, foreign pickle, not a file of torch's at all
         raise CheckpointError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); train again or name another"
@@ -113,7 +163,39 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict:
         raise CheckpointError(
             f"{path} was not written by this version of noprop_helpers: expected a checkpoint of format {FORMAT!r}"
         )
+    if content.pop("checksum", None) != content_checksum({name: value for name, value in content.items() if name != "format"}):
+        raise CheckpointError(f"{path} is damaged: its content is not what was written; take a copy of it, or train again")
     return content
+
+
+def expect(content: dict, kinds: dict[str, type], source: str | Path) -> None:
+    """Raise CheckpointError unless ``content`` has all these entries, each of its kind.
+
+    >>> try:
+    ...     expect({"state": {}}, {"state": dict, "seconds": float}, "model.pt")
+    ... except CheckpointError as error:
+    ...     print(error)
+    model.pt does not say its seconds: expected a float, got nothing
+    """
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name), kind):
+            found = f"a {type(content[name]).__name__}" if name in content else "nothing"
+            raise CheckpointError(f"{source} does not say its {name}: expected a {kind.__name__}, got {found}")
+
+
+def mark(path: str | Path) -> tuple[int, ...] | None:
+    """What changes whenever a file is written by anybody; None where there is none, or a device.
+
+    >>> write_bytes("numbers.bin", b"123")
+    >>> before = mark("numbers.bin")
+    >>> write_bytes("numbers.bin", b"123")
+    >>> mark("numbers.bin") != before
+    True
+    """
+    if not os.path.isfile(path):
+        return None
+    told = os.stat(path)
+    return told.st_ino, told.st_size, told.st_mtime_ns
 
 
 def load_state(module: nn.Module, state: dict, source: str | Path) -> None:
@@ -130,6 +212,8 @@ def load_state(module: nn.Module, state: dict, source: str | Path) -> None:
             raise CheckpointError(f"{source} does not fit this model: it has no weights for {name}")
         if name not in own:
             raise CheckpointError(f"{source} does not fit this model, which has no {name}")
+        if not isinstance(state[name], Tensor):
+            raise CheckpointError(f"{source} does not fit this model: {name} is {_short(state[name])}, expected a tensor")
         if own[name].shape != state[name].shape:
             raise CheckpointError(
                 f"{source} does not fit this model: {name} has shape {list(state[name].shape)} there, "
@@ -168,6 +252,29 @@ def checksum(*tensors: Tensor) -> str:
         for part in tensor.split(4096):  # a whole data set at once would double the memory in use
             digest.update(part.cpu().contiguous().numpy())
     return f"sha256:{digest.hexdigest()}"
+
+
+def content_checksum(content: dict) -> str:
+    """``sha256:<hex>`` of all that a checkpoint holds, names, values and tensors, in their order.
+
+    >>> content_checksum({"x": torch.zeros(3)}) == content_checksum({"x": torch.zeros(3)}) != content_checksum({"x": 0})
+    True
+    """
+    digest = hashlib.sha256()
+    _digest(digest, content)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _digest(digest, value) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(value, dict | list | tuple):
+        digest.update(f"{len(value)} in {'{' if isinstance(value, dict) else '['}".encode())
+        for item in value.items() if isinstance(value, dict) else value:
+            _digest(digest, item)
+    else:
+        digest.update(f"{value!r};".encode(errors="backslashreplace"))
 
 
 def _short(value, length: int = 60) -> str:

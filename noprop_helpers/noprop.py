@@ -122,7 +122,8 @@ class _Model(nn.Module):
         Raises CheckpointError where the file's model is another one: kind, schedule, objective, number of steps, shapes.
         """
         content = checkpoints.load(path, self.W.device)
-        checkpoints.check_same(content.get("model", {}), self.identity(), path)
+        checkpoints.expect(content, {"model": dict, "state": dict}, path)
+        checkpoints.check_same(content["model"], self.identity(), path)
         checkpoints.load_state(self, content["state"], path)
         return self
 

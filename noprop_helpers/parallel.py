@@ -7,6 +7,7 @@ no process group exists before all are trained.
 
 import datetime
 import os
+import socket
 from pathlib import Path
 
 import torch
@@ -37,6 +38,17 @@ def this_process() -> tuple[int, int]:
     return rank, world_size
 
 
+def check_host(name: str) -> None:
+    """Raise NoPropError now, before hours of training and a day of waiting, where MASTER_ADDR is the name of no host.
+
+    >>> check_host("127.0.0.1")
+    """
+    try:
+        socket.getaddrinfo(name, None)
+    except (OSError, UnicodeError):
+        raise NoPropError(f"MASTER_ADDR: expected the name of a host, got {name!r}") from None
+
+
 def rank_file(checkpoint: str | Path, rank: int, world_size: int) -> Path:
     """Where process ``rank`` keeps its layers: CHECKPOINT.rank0of2.
 
@@ -64,9 +76,12 @@ def gather_layers(model: NoPropDT, rank: int, world_size: int) -> None:
     parts = [(layer, t) for t, layer in enumerate(model.layers, start=1)]
     parts += [(model.readout, 1)] if model.readout is not None else []
     owners = {t: r for r in range(world_size) for t in layers_for_rank(model.num_layers, r, world_size)}
-    dist.init_process_group(
-        "nccl" if enough else "gloo", rank=rank, world_size=world_size, timeout=datetime.timedelta(days=1)
-    )
+    try:
+        dist.init_process_group(
+            "nccl" if enough else "gloo", rank=rank, world_size=world_size, timeout=datetime.timedelta(days=1)
+        )
+    except RuntimeError as error:  # a port that is taken, a host that does not answer
+        raise NoPropError(f"the processes cannot meet: {str(error).splitlines()[0]}") from None
     try:
         for module, t in parts:
             for tensor in module.state_dict().values():  # shares memory with the module

@@ -24,6 +24,7 @@ from .noprop import NoPropCT, NoPropDT, NoPropFM, Propagated
 from .schedules import LearnedGamma, alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas
 from .settings import Settings
 
+LARGEST = 100_000  # of any size or number in a model: more is a slip of the hand, and would fill the memory before it fails
 Recipe = Any  # one of the dataclasses below: see the module's docstring for what they have in common
 
 
@@ -434,8 +435,9 @@ def recipe_named(name: str) -> Recipe:
 
 def _check_at_least(smallest: int, recipe: Recipe, *names: str) -> None:
     for name in names:
-        if not smallest <= getattr(recipe, name) < float("inf"):
-            raise NoPropError(f"{name} must be at least {smallest}, got {getattr(recipe, name)}")
+        if not smallest <= getattr(recipe, name) <= LARGEST:
+            bound = f"at most {LARGEST:,}" if getattr(recipe, name) > LARGEST else f"at least {smallest}"
+            raise NoPropError(f"{name} must be {bound}, got {getattr(recipe, name)}")
 
 
 def _check_centres(num_centres: int) -> None:

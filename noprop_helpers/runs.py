@@ -241,6 +241,10 @@ def accuracy_by_class(classes: Tensor, dataset: Dataset) -> dict[str, float | No
 # --- Files ------------------------------------------------------------------------------------------------------------
 
 
+# What a file must say of a model's data for the model to be used.
+TOLD = {"run": dict, "image_shape": list, "class_names": list, "num_images": int, "dataset_checksum": str}
+
+
 class Loaded(NamedTuple):
     """A model from its file, the run that made it, what the file says of its data (see ``description``), the losses
     [epochs, layers] and the seconds of its training."""
@@ -279,6 +283,8 @@ def join(paths: Sequence[str | Path], device: torch.device | str = "cpu") -> Loa
     one run: another seed, other settings, other data.
     """
     contents = {str(path): checkpoints.load(path, device) for path in paths}
+    if len(contents) < len(paths):
+        raise CheckpointError(f"a file is named twice: {', '.join(map(str, paths))}")
     first = next(iter(contents))
     whole = _empty(contents[first], first, device)
     owner = {}
@@ -311,13 +317,21 @@ def save_trained(path: str | Path, loaded: Loaded) -> None:
 
 def _empty(content: dict, path: str | Path, device: torch.device | str) -> Loaded:
     """The model that a checkpoint describes, without its weights."""
-    about = content.get("about", {})
-    if "run" not in about or "history" not in content:
+    about = content.get("about")
+    if not isinstance(about, dict) or "run" not in about or "history" not in content:
         raise CheckpointError(f"{path} does not say what model it holds; build the model and call its load(path)")
-    if missing := [name for name in ("image_shape", "class_names", "num_images") if name not in about]:
+    if missing := [name for name in TOLD if name not in about]:
         raise CheckpointError(f"{path} does not say its {missing[0]}: an older version wrote it; train again to use it here")
-    run, image_shape, class_names = from_data(about["run"]), tuple(about["image_shape"]), tuple(about["class_names"])
-    model = build(run, Shape(image_shape, len(class_names), about["num_images"])).to(device).eval()
+    checkpoints.expect(content, {"model": dict, "state": dict, "history": Tensor, "seconds": float}, path)
+    checkpoints.expect(about, TOLD, path)
+    image_shape, class_names = tuple(about["image_shape"]), tuple(about["class_names"])
+    if len(image_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in image_shape):
+        raise CheckpointError(f"{path} has image_shape {list(image_shape)}, expected three positive numbers")
+    try:
+        run = from_data(about["run"])
+        model = build(run, Shape(image_shape, len(class_names), about["num_images"])).to(device).eval()
+    except NoPropError as error:
+        raise CheckpointError(f"{path} describes no model of this version: {error}") from None
     checkpoints.check_same(content["model"], model.identity(), path)
     model.trained_on(image_shape, class_names)
     return Loaded(model, run, about, content["history"], content["seconds"])

@@ -61,6 +61,8 @@ class Settings:
         for name, choices in (("optimizer", OPTIMIZERS), ("order", ORDERS), ("precision", PRECISIONS)):
             if getattr(self, name) not in choices:
                 raise NoPropError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.batch_size >= 2**31:
+            raise NoPropError(f"batch_size must be below 2**31, got {self.batch_size}")
         if self.epochs < 1 or self.batch_size < 1:
             raise NoPropError(f"epochs and batch_size must be at least 1, got {self.epochs} and {self.batch_size}")
         if not 0 < self.learning_rate < float("inf") or not 0 <= self.weight_decay < float("inf"):
@@ -118,7 +120,7 @@ def layer_numbers(text: str) -> tuple[int, ...]:
         ranges = [range(int(first), int(last if dash else first) + 1) for first, dash, last in parts]
     except ValueError:
         ranges = [()]
-    if not all(ranges):
+    if not all(ranges) or max(numbers[-1] for numbers in ranges) > 1_000_000:
         raise NoPropError(f"expected layers such as 1-5 or 1,3, got {text!r}")
     return tuple(t for numbers in ranges for t in numbers)
 

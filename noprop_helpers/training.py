@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import warnings
 from pathlib import Path
 from typing import Callable
 
@@ -10,12 +11,13 @@ from torch import Tensor
 
 from . import checkpoints
 from .augment import check_images
-from .benchmark import synchronize
+from .benchmark import processor, synchronize
 from .checkpoints import CheckpointError
 from .noprop import NoPropDT
 from .passes import InTurn, Model, Progress, Solved, Together, check_batch_size, silent
 from .settings import Settings
 
+KEPT = {"state": dict, "optimizer": dict, "history": Tensor, "seconds": float, "where": dict}  # what goes on from a file
 PASSES = {"together": Together, "layer": InTurn, "interleaved": InTurn, "solved": Solved}
 
 __all__ = ["Keeper", "Settings", "accuracy", "fit", "predictions"]
@@ -24,14 +26,17 @@ __all__ = ["Keeper", "Settings", "accuracy", "fit", "predictions"]
 class Keeper:
     """Keeps a run in a file, all or nothing, so that it can be taken up where it stopped, to the same bits.
 
+    To the same bits on as many threads, the same kind of device and processor and the same PyTorch: another order of sums may round
+    otherwise, and a run that is taken up elsewhere warns of it.
+
     - ``path``: written after every epoch; None keeps nothing
     - ``resume``: go on from the file, which must be of a run with the same model, settings, images and labels
     - ``every``: seconds that must have passed before the file is written again; after the last epoch it always is
     - ``about``: plain values to keep, which a resumed run must share too
 
     ``seconds`` is the training time so far, from the making of the Keeper, that before an interruption included. Raises
-    CheckpointError where there is a file that ``resume`` does not ask for, and where there is none or another run's that
-    it asks for.
+    CheckpointError where there is a file that ``resume`` does not ask for, where there is none or another run's that it asks
+    for, and where another run writes the same file meanwhile.
 
     >>> from noprop_helpers.recipes import RECIPES, Shape
     >>> images, labels, settings = torch.rand(20, 1, 8, 8), torch.arange(20) % 2, Settings(epochs=2)
@@ -48,6 +53,7 @@ class Keeper:
         if path is not None and not resume and Path(path).is_file():
             raise CheckpointError(f"{path} exists: go on from it with --resume (resume=True), or name another file")
         self.path, self.every, self.about = path, every, about or {}
+        self.mark = checkpoints.mark(path) if resume else None
         self.saved = checkpoints.load(path) if resume else None
         self.seconds, self.before = 0.0, 0.0
         self.started = self.written = time.perf_counter()
@@ -58,6 +64,8 @@ class Keeper:
             return []
         self.run = {"about": self.about, "model": model.identity(), "settings": dataclasses.asdict(settings)}
         self.run["trained"] = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self.where = {"threads": torch.get_num_threads(), "device": images.device.type, "torch": str(torch.__version__)}
+        self.where["processor"] = processor()[0]
         before = time.perf_counter()
         self.run["data"] = checkpoints.checksum(images, labels)
         self.started += time.perf_counter() - before  # that was no training
@@ -66,14 +74,20 @@ class Keeper:
         if "optimizer" not in self.saved:
             raise CheckpointError(f"{self.path} holds weights but no training to resume")
         checkpoints.check_same(self.saved, self.run, self.path)
+        checkpoints.expect(self.saved, KEPT, self.path)
+        _warn_of_other_bits(self.saved["where"], self.where, self.path)
         checkpoints.load_state(model, model.state_dict() | self.saved["state"], self.path)
         self.seconds = self.before = self.saved["seconds"]
         return list(self.saved["history"])
 
     def restore(self, optimizer: torch.optim.Optimizer) -> None:
         """Put the kept state into the optimizer."""
-        if self.saved is not None:
+        if self.saved is None:
+            return
+        try:
             optimizer.load_state_dict(self.saved.pop("optimizer"))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.path} does not fit this model: its optimizer's state is another's ({error})") from None
 
     def write(self, model: Model, optimizer: torch.optim.Optimizer, history: list[Tensor], settings: Settings) -> None:
         """After an epoch, keep all that the next one needs, if a file is wanted and it is time."""
@@ -83,9 +97,12 @@ class Keeper:
         done = len(history) == settings.epochs
         if self.path is None or not (done or now - self.written >= self.every):
             return
+        if checkpoints.mark(self.path) not in (None, self.mark):
+            raise CheckpointError(f"{self.path} was written by another run meanwhile: let that one end, or name another file")
         state = {name: value for name, value in model.state_dict().items() if _belongs(name, settings.layers)}
         kept = {"state": state, "optimizer": optimizer.state_dict(), "history": torch.stack(history)}
-        checkpoints.save(self.path, self.run | kept | {"seconds": self.seconds})
+        checkpoints.save(self.path, self.run | kept | {"seconds": self.seconds, "where": self.where})
+        self.mark = checkpoints.mark(self.path)
         self.written = time.perf_counter()
 
 
@@ -163,6 +180,12 @@ def accuracy(
     """
     check_images(images, labels, len(model.W))
     return (predictions(model, images, generator, predict) == labels).double().mean().item()
+
+
+def _warn_of_other_bits(saved: dict, here: dict, path: str | Path) -> None:
+    """A warning where a run goes on with other threads, on another kind of device or processor, or with another PyTorch."""
+    if others := [f"{name} {here[name]} in place of {saved.get(name)}" for name in here if saved.get(name) != here[name]]:
+        warnings.warn(f"{path} goes on with {', '.join(others)}: the last bits may differ from those of an unbroken run")
 
 
 def _belongs(name: str, layers: tuple[int, ...] | None) -> bool:

@@ -1,7 +1,9 @@
 """Files: all or nothing, never executed, never another file than the one that was meant."""
 
+import errno
 import os
 import pickle
+import signal
 import stat
 import subprocess
 import sys
@@ -72,7 +74,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     for name, message in [
         ("none.pt", "no file"), (".", "no file"), ("half.pt", "not a readable"), ("text.pt", "not a readable"),
         ("empty.pt", "not a readable"), ("foreign.pt", "not written by"), ("list.pt", "not written by"),
-        ("old.pt", "not written by this version of noprop_helpers: expected a checkpoint of format 'noprop_helpers 2'"),
+        ("old.pt", "not written by this version of noprop_helpers: expected a checkpoint of format 'noprop_helpers 3'"),
     ]:  # fmt: skip
         with pytest.raises(CheckpointError, match=message):
             checkpoints.load(tmp_path / name)
@@ -259,3 +261,127 @@ def test_a_read_only_disk_is_told_before_the_work(small_disk):
             with pytest.raises(CheckpointError, match=f"cannot write .*{name}: Read-only file system"):
                 write(small_disk / name)
     assert checkpoints.load(small_disk / "a.pt")["x"] == 1
+
+
+# --- What goes wrong between a byte and its disk ---
+
+
+def killed_while_writing(path, at):
+    """A process that writes the file, killed by SIGKILL when it calls this function of the system."""
+    if pid := os.fork():
+        return os.WTERMSIG(os.waitpid(pid, 0)[1])
+    setattr(os, at, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    write_bytes(path, b"half of it")
+    os._exit(0)
+
+
+@pytest.mark.parametrize("at", ["chmod", "replace"])
+@pytest.mark.parametrize("name", ["a.pt", "[a]*?.pt"])
+def test_what_a_killed_writer_left_goes_with_the_next_write(at, name, tmp_path):
+    write_bytes(tmp_path / name, b"old")
+    others = [f".{name}x.12345678.tmp", f".x{name}.12345678.tmp", f".{name}.backup", f"{name}.12345678.tmp"]
+    for other in others:
+        (tmp_path / other).touch()
+    assert killed_while_writing(tmp_path / name, at) == signal.SIGKILL
+    assert (tmp_path / name).read_bytes() == b"old" and len(names_in(tmp_path)) == len(others) + 2
+    write_bytes(tmp_path / name, b"new")
+    assert (tmp_path / name).read_bytes() == b"new" and names_in(tmp_path) == sorted([name, *others])
+
+
+def test_what_a_living_writer_writes_stays(tmp_path, monkeypatch):
+    """Two processes write one file at the same time: each leaves it whole, and the last one wins."""
+    replace, seen = os.replace, []
+
+    def slowly(source, target):
+        with monkeypatch.context() as m:
+            m.setattr(os, "replace", replace)
+            write_bytes(target, b"of another")
+        seen.append(names_in(tmp_path))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", slowly)
+    write_bytes(tmp_path / "a", b"mine")
+    assert len(seen) == 1 and len(seen[0]) == 2 and (tmp_path / "a").read_bytes() == b"mine" and names_in(tmp_path) == ["a"]
+
+
+def test_a_writer_whose_new_file_was_swept_takes_another(tmp_path, monkeypatch):
+    lock, swept = checkpoints._locked, []
+
+    def late(handle):
+        if not swept:  # before it is locked, another writer takes it for what a killed one left
+            swept.extend(tmp_path.glob(".a.*"))
+            swept[0].unlink()
+        return lock(handle)
+
+    monkeypatch.setattr(checkpoints, "_locked", late)
+    write_bytes(tmp_path / "a", b"mine")
+    assert len(swept) == 1 and (tmp_path / "a").read_bytes() == b"mine" and names_in(tmp_path) == ["a"]
+
+
+def test_without_locks_files_are_written_all_the_same(tmp_path, monkeypatch):
+    """As on Windows: what a killed writer left stays, as nobody knows whether it is dead."""
+    monkeypatch.setattr(checkpoints, "fcntl", None)
+    (tmp_path / ".a.12345678.tmp").touch()
+    write_bytes(tmp_path / "a", b"mine")
+    check_writable(tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"mine" and names_in(tmp_path) == [".a.12345678.tmp", "a"]
+
+
+@pytest.mark.parametrize("at", ["fdopen", "chmod", "replace", "stat"])
+def test_a_disk_that_fails_at_any_moment_leaves_the_old_file(at, tmp_path, monkeypatch):
+    """A full disk tells of itself when a file is made, written, closed, or renamed."""
+    checkpoints.save(tmp_path / "a.pt", {"x": 1})
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as m, pytest.raises(CheckpointError, match="cannot write .*a.pt: No space left on device$"):
+        m.setattr(checkpoints.tempfile if at == "stat" else os, "mkstemp" if at == "stat" else at, full)
+        checkpoints.save(tmp_path / "a.pt", {"x": 2})
+    assert checkpoints.load(tmp_path / "a.pt")["x"] == 1 and names_in(tmp_path) == ["a.pt"]
+
+
+def test_a_flipped_bit_is_found_wherever_it_changes_something(tmp_path):
+    """Every byte of a small file in turn, one bit of it: refused, or it holds the same as before."""
+    content = {"state": {"weight": torch.arange(6.0).view(2, 3), "flag": torch.tensor(True)}, "history": torch.ones(2), "epochs": 3}
+    checkpoints.save(tmp_path / "a.pt", content)
+    whole, refused, damaged = (tmp_path / "a.pt").read_bytes(), 0, 0
+    weights = whole.index(content["state"]["weight"].numpy().tobytes())
+    for place in {*range(0, len(whole), 7), *range(weights, weights + 24)}:
+        (tmp_path / "b.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            again = checkpoints.load(tmp_path / "b.pt")
+        except CheckpointError as error:
+            refused, damaged = refused + 1, damaged + ("is damaged" in str(error))
+            continue
+        assert torch.equal(again["state"]["weight"], content["state"]["weight"]) and again["state"]["flag"] and again["epochs"] == 3
+        assert not weights <= place < weights + 24 and torch.equal(again["history"], content["history"])
+    assert damaged >= 24 and refused > damaged
+
+
+def test_a_checksum_is_of_all_that_a_file_holds():
+    content = {"a": torch.zeros(2), "b": [1, 2.0, None], "c": {"d": "x"}}
+    others = [
+        content | {"a": torch.zeros(3)}, content | {"a": torch.zeros(2).double()}, content | {"a": torch.tensor([0.0, 1e-45])},
+        content | {"b": [1, 2, None]}, content | {"b": [1, 2.0]}, content | {"b": [[1, 2.0], None]}, content | {"c": {"e": "x"}},
+        content | {"c": {"d": "y"}}, content | {"c": ["d", "x"]}, {"b": content["b"], "a": content["a"], "c": content["c"]},
+    ]  # fmt: skip
+    sums = {checkpoints.content_checksum(one) for one in [content, *others]}
+    assert len(sums) == 11 and checkpoints.content_checksum(dict(content)) in sums
+    for tensor in (torch.zeros(2, dtype=torch.bfloat16), torch.tensor(3), torch.zeros(0), torch.zeros(2, 3).t(), torch.tensor(True)):
+        assert checkpoints.content_checksum({"x": tensor}).startswith("sha256:")
+
+
+def test_what_is_loaded_and_saved_again_has_its_own_checksum(tmp_path):
+    checkpoints.save(tmp_path / "a.pt", {"x": 1, "y": 2})
+    checkpoints.save(tmp_path / "b.pt", checkpoints.load(tmp_path / "a.pt") | {"x": 3})
+    assert checkpoints.load(tmp_path / "b.pt") == {"format": checkpoints.FORMAT, "x": 3, "y": 2}
+
+
+def test_a_file_is_known_by_its_mark(tmp_path, device):
+    write_bytes(tmp_path / "a", b"x")
+    before = checkpoints.mark(tmp_path / "a")
+    assert checkpoints.mark(tmp_path / "a") == before is not None
+    write_bytes(tmp_path / "a", b"x")
+    assert checkpoints.mark(tmp_path / "a") != before
+    assert checkpoints.mark(tmp_path / "none") is checkpoints.mark(device("null")) is None

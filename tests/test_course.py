@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from noprop_helpers import NoPropError
 from noprop_helpers.lab.course import BOOK, main, write_course
 
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]-*.ipynb"))
@@ -61,6 +62,11 @@ def test_the_command_names_its_files(tmp_path, capsys):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match="2"):
-        main([str(tmp_path / "file")])
-    assert capsys.readouterr().err.splitlines()[-1].startswith("course: error: cannot write to")
+    assert main([str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err == f"course: cannot write to {tmp_path / 'file'}: Not a directory\n"
+
+
+def test_without_a_book_there_is_no_course(tmp_path):
+    with pytest.raises(NoPropError, match="found none: run it in a checkout of the book"):
+        write_course(tmp_path / "out", tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import types
+import warnings
 
 import pytest
 import torch
@@ -240,6 +241,59 @@ def test_weights_alone_cannot_be_resumed(data, tmp_path):
     model.save(tmp_path / "weights.pt")
     with pytest.raises(CheckpointError, match="holds weights but no training to resume"):
         kept(data, tmp_path / "weights.pt", settings, resume=True)
+
+
+def test_two_runs_on_one_file_are_told_apart(data, tmp_path):
+    """The second one to write finds that somebody was there, and stops; the file is whole, and of the first."""
+    file = tmp_path / "run.pt"
+    for resume in (False, True):
+        mine = Keeper(file, resume=resume)  # begun before the other has written
+        kept(data, file, Settings(epochs=2), resume=resume)
+        before = file.read_bytes()
+        again = {"mine": mine.saved and mine.saved | {"history": mine.saved["history"][:1]}}
+        mine.saved = again["mine"]  # so that there is an epoch to do
+        with pytest.raises(CheckpointError, match="run.pt was written by another run meanwhile: let that one end, or name"):
+            fit(small_stack(), data.train_images, data.train_labels, Settings(epochs=2), keeper=mine)
+        assert file.read_bytes() == before
+        checkpoints.save(file, checkpoints.load(file) | {"history": checkpoints.load(file)["history"][:1]})
+
+
+def test_a_file_that_was_taken_away_is_written_again(data, tmp_path):
+    file = tmp_path / "run.pt"
+    model = small_stack()
+    fit(
+        model, data.train_images, data.train_labels, Settings(epochs=3), keeper=Keeper(file),
+        after_epoch=lambda epoch: file.unlink() if epoch < 3 else None,
+    )  # fmt: skip
+    assert len(checkpoints.load(file)["history"]) == 3
+
+
+def test_going_on_elsewhere_is_said(data, tmp_path):
+    """With another number of threads, on another device, with another PyTorch; where all is the same, nothing is."""
+    file, settings = tmp_path / "run.pt", Settings(epochs=2)
+    kept(data, file, settings)
+    content = checkpoints.load(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept(data, file, settings, resume=True)
+    for name, there in (("threads", 77), ("device", "cuda"), ("torch", "1.0"), ("processor", "Z80")):
+        checkpoints.save(file, content | {"where": content["where"] | {name: there}})
+        with pytest.warns(UserWarning, match=f"run.pt goes on with {name} .* in place of {there}: the last bits may differ"):
+            kept(data, file, settings, resume=True)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"state": None}, "does not say its state"), ({"history": [1]}, "does not say its history: expected a Tensor, got a list"),
+    ({"seconds": "many"}, "does not say its seconds"), ({"where": None}, "does not say its where"),
+    ({"optimizer": {"state": {}, "param_groups": []}}, "its optimizer's state is another's"),
+    ({"optimizer": {"groups": 1}}, "its optimizer's state is another's"),
+])  # fmt: skip
+def test_a_file_that_lacks_something_is_not_resumed(change, message, data, tmp_path):
+    file, settings = tmp_path / "run.pt", Settings(epochs=2)
+    kept(data, file, settings)
+    checkpoints.save(file, checkpoints.load(file) | change)
+    with pytest.raises(CheckpointError, match=f"run.pt .*{message}"):
+        kept(data, file, settings, resume=True)
 
 
 def test_a_file_of_a_part_holds_this_part_alone_and_resumes(data, tmp_path):

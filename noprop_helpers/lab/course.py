@@ -5,13 +5,17 @@
 writes OUT/student and OUT/instructor. Both are made from the chapters in book/, which stay the only source.
 """
 
-import argparse
 import copy
 import re
+import sys
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+
+from .. import NoPropError
+from ..checkpoints import write_bytes
+from .shell import Parser, in_one_line
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 SOLUTION = re.compile(r"<details>\s*<summary>Solution [\d.]+</summary>.*?</details>", re.S)
@@ -48,28 +52,39 @@ def instructor(notebook: NotebookNode) -> NotebookNode:
 
 
 def write_course(out: Path, book: Path = BOOK) -> list[Path]:
-    """Write both versions of every chapter under ``out``; returns the files written."""
-    written = []
-    for path in sorted(book.glob("[0-9][0-9]-*.ipynb")):
+    """Write both versions of every chapter under ``out``; returns the files written.
+
+    Raises NoPropError where there are no chapters, as beside an installed package.
+    """
+    written, chapters = [], sorted(book.glob("[0-9][0-9]-*.ipynb"))
+    if not chapters:
+        raise NoPropError(f"expected the chapters in {book}, found none: run it in a checkout of the book")
+    for path in chapters:
         chapter = nbformat.read(path, as_version=4)
         for kind, made in (("student", student(chapter)), ("instructor", instructor(chapter))):
             target = out / kind / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            nbformat.write(made, target)
+            write_bytes(target, f"{nbformat.writes(made)}\n".encode())
             written.append(target)
     return written
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Write the course where the command line says, and print the files; one line and exit code 2 where that fails."""
-    parser = argparse.ArgumentParser(prog="course", description="Student and instructor notebooks, made from the chapters.")
-    parser.add_argument("out", type=Path, help="folder to write to")
+def main(arguments: list[str] | None = None) -> int:
+    """Write the course where the command line says, and print the files: -> exit code, 2 after one line where that fails."""
+    parser = Parser(prog="python -m noprop_helpers.lab.course", description="Notebooks for students and instructors.")
+    parser.add_argument("out", help="folder to write to")
     out = parser.parse_args(arguments).out
+    return in_one_line("course", lambda: _write(out))
+
+
+def _write(out: str) -> None:
+    if not out:
+        raise NoPropError("expected the name of a folder, got an empty one")
     try:
-        print(*write_course(out), sep="\n")
+        print(*write_course(Path(out)), sep="\n")
     except OSError as error:
-        parser.error(f"cannot write to {out}: {error.strerror}")
+        raise NoPropError(f"cannot write to {out}: {error.strerror}") from None
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,12 +5,15 @@ A page opened from disk may run a script but not fetch a file, so the data come 
 """
 
 import itertools
+import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..checkpoints import write_bytes
 from ..data import Dataset, load_dataset
+from .shell import Parser, in_one_line
 
 FILE = Path(__file__).resolve().parents[2] / "book" / "_static" / "digits.js"
 INK = "ABCDEFGHIJKLMNOP"  # 1 to 16 of the 16 levels of ink
@@ -52,6 +55,16 @@ def packed(levels: Tensor) -> str:
     return "".join(text)
 
 
-if __name__ == "__main__":
-    FILE.write_text(digits_script(load_dataset("digits")))
+def main(arguments: list[str] | None = None) -> int:
+    """Write the file: -> exit code, 2 after one line where that fails."""
+    Parser(prog="python -m noprop_helpers.lab.digits_script", description="Pack the digits for the book.").parse_args(arguments)
+    return in_one_line("digits_script", _write)
+
+
+def _write() -> None:
+    write_bytes(FILE, digits_script(load_dataset("digits")).encode())
     print(f"{FILE.name}: {FILE.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

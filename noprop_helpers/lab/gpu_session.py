@@ -36,6 +36,7 @@ from .bench import gpu_suite, run_suite
 from .bench_gpu import TOY, Sizes
 from .experiments import EXPERIMENTS, Experiment
 from .recording import Recording, record, record_name
+from .shell import Parser, in_one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKED = (".json", ".npz", ".partial", ".log")
@@ -69,17 +70,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Do the steps that time allows: -> exit code, 0 whatever became of the jobs, 2 for a fault of the arguments."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored, and so the jobs
+    return in_one_line("gpu_session", lambda: _main(options))
+
+
+def _main(options: argparse.Namespace) -> int:
     options.output, options.scratch = Path(options.output).resolve(), Path(options.scratch).resolve()
-    try:
-        if options.job:
-            return do(options)
-        _check(options)
-        return session(options, steps(options.toy, options.only), job_command)
-    except (NoPropError, CheckpointError) as error:
-        print(f"gpu_session: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    if options.job:
+        return do(options)
+    _check(options)
+    return session(options, steps(options.toy, options.only), job_command)
 
 
 # --- The session ------------------------------------------------------------------------------------------------------
@@ -163,7 +162,10 @@ def _check(options: argparse.Namespace) -> None:
     if not options.toy and (options.commit or records.git_commit()) is None:
         raise NoPropError("this is no git checkout: say with --commit HASH of which commit the code is")
     for folder in (options.output, options.scratch):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NoPropError(f"cannot write to {folder}: {error.strerror}") from None
     check_writable(options.output / "records.zip")
 
 
@@ -175,7 +177,8 @@ def _earlier(options: argparse.Namespace) -> tuple[dict, dict]:
         return told, {}
     earlier = records.read_json(file)
     try:
-        checkpoints.check_same(earlier, told, file)
+        checkpoints.check_same(earlier if isinstance(earlier, dict) else {}, told, file)
+        checkpoints.expect(earlier, {"jobs": dict}, file)
     except CheckpointError as error:
         raise CheckpointError(f"{error}; name another --scratch, or empty this one") from None
     return told, earlier["jobs"]
@@ -239,6 +242,8 @@ def do(options: argparse.Namespace) -> int:
 def dataset_of(job: str, options: argparse.Namespace) -> str | None:
     """The data set in place of the experiment's own: a folder with a copy of CIFAR-10, where the original is not at hand."""
     root = Path(options.data_root or os.environ.get("NOPROP_DATA") or "data")
+    if job not in EXPERIMENTS:
+        raise NoPropError(f"unknown experiment {job!r}; choose one of {', '.join(EXPERIMENTS)}")
     missing = EXPERIMENTS[job].dataset == "cifar10" and not (root / "cifar-10-batches-py").is_dir()
     return "folder:cifar10-jpeg" if missing and not options.toy and (root / "cifar10-jpeg").is_dir() else None
 
@@ -256,8 +261,18 @@ def experiments(toy: bool) -> dict[str, Experiment]:
     }  # fmt: skip
 
 
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not minutes > 0:
+        raise argparse.ArgumentTypeError(f"expected minutes above 0, got {text!r}")
+    return minutes
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m noprop_helpers.lab.gpu_session", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m noprop_helpers.lab.gpu_session", description=__doc__.split("\n")[0])
     parser.add_argument("--output", metavar="DIR", required=True, help="where records.zip goes")
     parser.add_argument(
         "--scratch", metavar="DIR", default=Path(tempfile.gettempdir()) / "noprop_gpu_session",
@@ -265,7 +280,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--data-root", metavar="DIR", help="where the data are (else NOPROP_DATA, else ./data)")
     parser.add_argument("--commit", metavar="HASH", help="of this code, where it is no git checkout")
-    parser.add_argument("--minutes", type=float, default=math.inf, metavar="N", help="stop after so many (default: never)")
+    parser.add_argument("--minutes", type=_minutes, default=math.inf, metavar="N", help="stop after so many (default: never)")
     parser.add_argument("--only", nargs="+", metavar="STEP", help=", ".join(step.name for step in STEPS))
     parser.add_argument("--toy", action="store_true", help="rehearse, in tiny sizes, on any machine")
     parser.add_argument("--job", help=argparse.SUPPRESS)  # how a session starts its processes

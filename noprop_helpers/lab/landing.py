@@ -4,10 +4,13 @@
 """
 
 import re
+import sys
 from pathlib import Path
 
 from .. import NoPropError
+from ..checkpoints import write_bytes
 from .records import FOLDER, read_record
+from .shell import Parser, in_one_line
 
 STATIC = FOLDER.parent / "_static"
 DARK = {
@@ -80,6 +83,16 @@ def pictures(static: Path = STATIC) -> dict[str, str]:
     return {"method-dark.svg": darkened(method), "sudoku.svg": sudoku, "sudoku-dark.svg": darkened(sudoku)}
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> int:
+    """Write the pictures: -> exit code, 2 after one line where that fails."""
+    Parser(prog="python -m noprop_helpers.lab.landing", description="Draw the landing page's pictures.").parse_args(arguments)
+    return in_one_line("landing", _write)
+
+
+def _write() -> None:
     for name, svg in pictures().items():
-        (STATIC / name).write_text(svg, encoding="utf-8")
+        write_bytes(STATIC / name, svg.encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -185,7 +185,7 @@ def record(
         raise NoPropError(f"{name} makes its own data, got dataset {dataset}")
     if not experiment.dataset and recording.device != "cpu":
         raise NoPropError(f"{name} computes on the CPU alone, got device {recording.device}")
-    data = load_dataset(dataset or experiment.dataset, data_root) if experiment.dataset else None
+    data = load_dataset(experiment.dataset if dataset is None else dataset, data_root) if experiment.dataset else None
     recording = _settled(name, experiment, data, recording)
     words = ["record", name, *(["--dataset", dataset] if dataset else [])]
     origin = {"experiment": name, "description": experiment.description, "command": recording.command(*words)}
@@ -235,6 +235,7 @@ def _finished(partial: Path, origin: dict, fresh: bool) -> dict:
     if fresh or not partial.exists():
         return empty
     done = checkpoints.load(partial)
+    checkpoints.expect(done, {"origin": dict, "runs": list, "said": dict}, partial)
     try:
         checkpoints.check_same(done["origin"], origin, partial)
     except CheckpointError as error:

@@ -89,8 +89,8 @@ def write_json(path: str | Path, value) -> None:
 def read_json(path: str | Path):
     """Content of a JSON file. Raises NoPropError where it is not one."""
     try:
-        return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # no JSON, no text at all, nested without an end
         raise NoPropError(f"{path} is not valid JSON ({error}); delete it and run the experiment anew") from None
 
 
