@@ -160,7 +160,8 @@ def _report(options: argparse.Namespace, planned: Run, dataset: Dataset, model, 
         told |= results | {"accuracy_by_class": accuracy_by_class(said, dataset), "run": as_data(planned)}
         told |= {"num_train": len(dataset.train_labels), "num_test": len(dataset.test_labels)}
         told |= {"preparation": dataset.preparation and dataclasses.asdict(dataset.preparation)}
-        told |= {"peak_memory_mib": round(peak_memory_mib(options.device), 1), "date": records.today()}
+        peak = peak_memory_mib(options.device)
+        told |= {"peak_memory_mib": peak and round(peak, 1), "date": records.today()}
         records.write_json(options.json, told | records.environment(options.device))
     top = f" (top layer alone {100 * results['top_layer_accuracy']:.2f} %)" if "top_layer_accuracy" in results else ""
     apart = f", in {results['processes']} processes" if "processes" in results else ""

@@ -17,6 +17,11 @@ from typing import Callable
 
 import torch
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 # What speed and rounding depend on most.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 
@@ -173,7 +178,7 @@ def processor() -> tuple[str, frozenset[str]]:
     """
     told = {}
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
             told.setdefault(name.strip(), value.strip())
     except OSError:
@@ -196,16 +201,18 @@ def computes_bfloat16(device: torch.device | str) -> bool:
     return not processor()[1].isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def peak_memory_mib(device: torch.device | str = "cpu") -> float:
+def peak_memory_mib(device: torch.device | str = "cpu") -> float | None:
     """Most memory held so far in MiB: the process on a CPU, PyTorch's allocations on a GPU.
+
+    None where the system does not tell: on Windows, of a CPU.
 
     >>> peak_memory_mib("cpu") > 1
     True
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource  # not on Windows, so only where it is used
-
+    if resource is None:
+        return None
     scale = 2**20 if platform.system() == "Darwin" else 2**10  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
@@ -227,5 +234,5 @@ def _driver() -> str | None:
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    said = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.split()
+    said = subprocess.run(query, capture_output=True, encoding="utf-8", timeout=30).stdout.split()
     return said[0] if said else None

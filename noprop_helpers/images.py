@@ -218,7 +218,8 @@ def split_files(files: list[Path], share: float = TEST_SHARE, seed: int = SPLIT_
         return hashlib.sha256(os.fsencode(f"{seed}/{file.parent.name}/{file.name}")).digest()
 
     order, num_test = sorted(files, key=drawn), max(1, round(share * len(files)))
-    return sorted(order[num_test:]), sorted(order[:num_test])
+    train, test = order[num_test:], order[:num_test]  # by name, as text: Windows sorts paths as if all letters were small
+    return sorted(train, key=lambda file: file.name), sorted(test, key=lambda file: file.name)
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

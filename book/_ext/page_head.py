@@ -59,7 +59,7 @@ def commit_of(folder: Path) -> str | None:
     """The commit that a folder is checked out at; None where it is no checkout of its own, or there is no git."""
     git = ["git", "-C", str(folder), "rev-parse", "--show-toplevel", "HEAD"]
     try:
-        top, commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.splitlines()
+        top, commit = subprocess.run(git, capture_output=True, encoding="utf-8", check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError, ValueError):
         return None
     return commit if Path(top).resolve() == Path(folder).resolve() else None

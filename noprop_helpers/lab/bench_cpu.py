@@ -124,8 +124,9 @@ def target_part(target: Target, dataset: Dataset, recording: Recording, seeds: t
 
 
 def memory_part(dataset: Dataset, recording: Recording) -> Rows:
-    """Most memory that the process has held until here."""
-    return [row("peak_memory", [peak_memory_mib(recording.device)], "MiB")]
+    """Most memory that the process has held until here, where the system tells."""
+    peak = peak_memory_mib(recording.device)
+    return [] if peak is None else [row("peak_memory", [peak], "MiB")]
 
 
 CPU_PARTS = {

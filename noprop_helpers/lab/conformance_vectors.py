@@ -225,5 +225,5 @@ def document() -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(document(), encoding="utf-8")
+    FILE.write_text(document(), encoding="utf-8", newline="\n")
     print(f"{FILE.name}: {len(list(vectors()))} vectors, {FILE.stat().st_size:,} bytes")

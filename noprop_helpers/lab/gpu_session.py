@@ -136,7 +136,7 @@ def run(
             return None
         finally:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)  # which Windows cannot send
                 try:
                     process.wait(grace)
                 except subprocess.TimeoutExpired:
@@ -194,7 +194,7 @@ def _said(job: str, options: argparse.Namespace, exit: int | None, seconds: floa
         return f"done in {seconds:.0f} s"
     if exit is None:
         return f"stopped after {seconds:.0f} s{_seeds(job, options)}; it goes on next time"
-    printed = (options.scratch / f"{job}.log").read_text(errors="replace").strip().splitlines()
+    printed = (options.scratch / f"{job}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return f"failed in {seconds:.0f} s, with code {exit}: {printed[-1] if printed else 'it said nothing'}"
 
 

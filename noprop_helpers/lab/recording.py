@@ -245,11 +245,11 @@ def _finished(partial: Path, origin: dict, fresh: bool) -> dict:
 
 def _write(target: Path, done: dict, recording: Recording) -> dict:
     """The record of all seeds done so far, written; what the model said goes beside it."""
-    runs = done["runs"]
+    runs, peak = done["runs"], peak_memory_mib(recording.device)
     value = {
         **done["origin"],
         "date": records.today(),
-        "peak_memory_mib": round(peak_memory_mib(recording.device), 1),
+        "peak_memory_mib": peak and round(peak, 1),
         "runs": runs,
         "summary": records.summarize([one["results"] | {"seconds": one["seconds"]} for one in runs]),
     }

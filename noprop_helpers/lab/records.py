@@ -61,8 +61,8 @@ def git_commit() -> str | None:
     """Hash of the checkout this package lies in, with "-dirty" if the package has uncommitted changes; None outside one."""
     git = ["git", "-C", str(Path(__file__).parents[1])]
     try:
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, encoding="utf-8", check=True)
+        changes = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, encoding="utf-8", check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("-dirty" if changes.stdout else "")

@@ -27,7 +27,7 @@ def in_one_line(name: str, command: Callable[[], int | None]) -> int:
     0
     """
     if sys.stderr is None:  # closed, as a scheduler may leave it
-        sys.stderr = open(os.devnull, "w")
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal has no letters for is no reason to fail
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -61,7 +61,7 @@ def style(kind: str) -> str:
 
 def _read(file: str) -> str:
     """A file of this folder, without its comments and indentation."""
-    text = re.sub(r"/\*.*?\*/", "", (HERE / file).read_text(), flags=re.S)
+    text = re.sub(r"/\*.*?\*/", "", (HERE / file).read_text(encoding="utf-8"), flags=re.S)
     lines = (re.sub(r"^\s*//.*|\s+// .*", "", line).strip() for line in text.splitlines())
     return "".join(f"{line}\n" for line in lines if line)
 
