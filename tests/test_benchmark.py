@@ -90,7 +90,7 @@ ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd bf16 sve\nCPU imp
 def processor_of(text, monkeypatch):
     """What ``processor`` makes of a /proc/cpuinfo, or of none; around its cache."""
 
-    def read_text():
+    def read_text(**letters):
         if text is None:
             raise FileNotFoundError
         return text

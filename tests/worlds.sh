@@ -21,23 +21,26 @@ environment() { # requirements
   "$folder/bin/python" -m pip list --format freeze
 }
 
-# Left out are the files that look at the book with the tools that build it, by their first lines.
+# Left out are the files that look at the book with what builds or opens it: their imports say so.
 tests() { # words for pytest
-  grep -LE '^(import|from) (sphinx|docutils|bs4|nbclient|playwright)' tests/test_*.py tests/lab/test_*.py |
+  grep -LE '^(import|from) (sphinx|docutils|bs4|nbclient|colab|test_browser)\b|axe_playwright' tests/test_*.py tests/lab/test_*.py |
     xargs "$folder/bin/python" -m pytest -rs -m "not (built or browser or slow)" "$@"
 }
+
+# To run the tests, and what notebooks have: the figures are theirs.
+tools=(pytest pytest-xdist nbformat pyyaml ipython)
 
 bounds() { sed -nE 's/.*"([A-Za-z0-9_-]+)>=([0-9.]+)".*/\1 \2/p' pyproject.toml; }
 
 case $world in
   oldest)
     mapfile -t pins < <(bounds | sed 's/ /==/')
-    environment "${pins[@]}" pytest pytest-xdist nbformat pyyaml
+    environment "${pins[@]}" "${tools[@]}"
     tests "${@:2}"
     ;;
   newest)
     mapfile -t names < <(bounds | cut -d ' ' -f 1)
-    environment "${names[@]}" pytest pytest-xdist nbformat pyyaml
+    environment "${names[@]}" "${tools[@]}"
     tests "${@:2}"
     ;;
   sphinx)
