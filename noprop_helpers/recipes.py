@@ -8,12 +8,13 @@ A recipe is a frozen dataclass. Its fields are the model's own settings, and it 
 """
 
 import dataclasses
+import numbers
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from . import NoPropError
+from . import NoPropError, needs
 from .backprop import BackpropNet, NeuralODE
 from .blocks import (
     ConvBlock, ConvEncoder, DenoisingMLP, LinearDenoiser, LinearReadout, RadialReadout, ResidualBlock, Standardize, TimedConvBlock,
@@ -395,10 +396,8 @@ class PaperAdjoint(_Paper):
     embedding: str = "one_hot"
 
     def build(self, shape: Shape) -> Propagated:
-        try:
+        with needs("torchdiffeq", "the recipe paper-adjoint"):
             from torchdiffeq import odeint_adjoint
-        except ImportError:
-            raise NoPropError("the recipe paper-adjoint needs torchdiffeq: pip install torchdiffeq") from None
         W, block = self._table(shape), TimedConvBlock(*self._sizes(shape))
         readout = LinearReadout(W.shape[1], shape.num_classes)
         return Propagated(_unfitted(shape), NeuralODE(block, W, readout, odeint_adjoint, self.num_steps))
@@ -427,15 +426,19 @@ def recipe_named(name: str) -> Recipe:
     >>> recipe_named("local").num_steps
     10
     """
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise NoPropError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
     return RECIPES[name]()
 
 
 def _check_at_least(smallest: int, recipe: Recipe, *names: str) -> None:
+    kinds = {field.name: field.type for field in dataclasses.fields(recipe)}
     for name in names:
-        if not smallest <= getattr(recipe, name) < float("inf"):
-            raise NoPropError(f"{name} must be at least {smallest}, got {getattr(recipe, name)}")
+        value, whole = getattr(recipe, name), kinds[name] is int
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
+            raise NoPropError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
+        if not smallest <= value < float("inf"):
+            raise NoPropError(f"{name} must be at least {smallest}, got {value}")
 
 
 def _check_centres(num_centres: int) -> None:
