@@ -141,9 +141,14 @@ def read_folder(folder: str | os.PathLike, size: tuple[int, int] | None = None, 
 def read_picture(path: str | os.PathLike, image_shape: tuple[int, int, int]) -> Tensor:
     """One .png or .jpeg as a model's training images were: made grey or colour, scaled and cropped. -> [1, C, H, W] in [0, 1].
 
-    ``image_shape``: (C, H, W) with C 1 or 3. Raises DataError where there is no such file or it is no image, and for other C.
+    ``image_shape``: (C, H, W) with C 1 or 3. Raises DataError where there is no such file or it is no image, and for other
+    shapes.
     """
-    path, (channels, height, width) = expanded(path), image_shape
+    path = expanded(path)
+    if len(image_shape) != 3:
+        raise DataError(f"{path}: expected the shape of an image as (C, H, W), got {tuple(image_shape)}")
+    channels, height, width = image_shape
+    check_size((width, height))
     if channels not in (1, 3):
         raise DataError(f"{path}: a picture is grey or colour, and cannot become an image of {channels} channels")
     try:
@@ -153,17 +158,22 @@ def read_picture(path: str | os.PathLike, image_shape: tuple[int, int, int]) -> 
 
 
 def fits(path: str | os.PathLike, image_shape: tuple[int, int, int]) -> bool:
-    """Whether a picture has this shape (C, H, W) already, so that ``read_picture`` need not scale or recolour it."""
+    """Whether a picture has this shape (C, H, W) already, so that ``read_picture`` need not scale or recolour it.
+
+    Raises DataError where there is no such file or it is no image.
+    """
     look = _look(expanded(path))
     return (len(look.mode), *look.size[::-1]) == tuple(image_shape)
 
 
 def expanded(path: str | os.PathLike) -> Path:
-    """A path, with the home folder for a ~ that it starts with. Raises DataError where nobody has that home.
+    """A path, with the home folder for a ~ that it starts with. Raises DataError where nobody has that home, or it is no path.
 
     >>> expanded("~/cats").is_absolute()
     True
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise DataError(f"expected a path, got {path!r}")
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -183,12 +193,14 @@ def check_size(size: tuple[int, int] | None) -> None:
 
 
 def as_images(pixels) -> Tensor:
-    """uint8 array [N, H, W, C], 0..255 -> contiguous float32 [N, C, H, W] in [0, 1]."""
+    """uint8 array [N, H, W, C], 0..255 -> contiguous float32 [N, C, H, W] in [0, 1]. Raises ValueError on other types."""
     return as_unit_floats(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 
 def as_unit_floats(images: Tensor) -> Tensor:
-    """uint8 0..255 -> contiguous float32 in [0, 1]."""
+    """uint8 0..255 -> contiguous float32 in [0, 1]. Raises ValueError on other types."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"expected pixels as uint8, from 0 to 255, got {images.dtype}")
     return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
@@ -237,8 +249,13 @@ def _without_split(folder: Path) -> _Layout:
 def split_files(files: list[Path], share: float = TEST_SHARE, seed: int = SPLIT_SEED) -> tuple[list[Path], list[Path]]:
     """The files of one class, CLASS/NAME, in two lists sorted by name: to train on, and a share, at least one, to test on.
 
-    Every file's place in the draw follows from seed, class and name. Raises DataError unless there are two files at least.
+    Every file's place in the draw follows from seed, class and name. Raises DataError unless there are two files at least, and
+    a share below 1.
     """
+    if not 0 <= share < 1:
+        raise DataError(f"share must be at least 0 and below 1, so that there is something to train on, got {share}")
+    if not files:
+        raise DataError("expected two images at least, one to train and one to test on, found none")
     if len(files) < 2:
         raise DataError(f"{files[0].parent}: expected two images at least, one to train and one to test on, found one")
 

@@ -43,6 +43,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     >>> layer.training
     True
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected an nn.Module to evaluate, got {type(model).__name__}")
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -56,8 +58,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 class _Model(nn.Module):
     """What the models share: label embeddings, given or learned, what is known of their data, and files of weights.
 
-    ``image_shape`` (C, H, W) and ``class_names`` are of the data that a run trained the model on, see ``trained_on``; where
-    nobody said so, None.
+    ``image_shape`` (C, H, W) and ``class_names`` are of the data that a run trained the model on, see ``trained_on``; ``fit`` by
+    itself tells the shape alone. Where nobody said so, None.
     """
 
     image_shape: tuple[int, int, int] | None = None
@@ -546,11 +548,14 @@ def probability_flow(u_hat: Tensor, z: Tensor, gamma: Tensor, rate: Tensor) -> T
         dz/dt &= \tfrac12 \, \gamma' \alpha \, (\alpha z - \hat u) \\
         \alpha &= \sqrt{\mathrm{sigmoid}(-\gamma)}
 
-    The ODE whose solutions from N(0, I) have at every time the marginals q(z_t | u), if u_hat is the true u.
+    The ODE whose solutions from N(0, I) have at every time the marginals q(z_t | u), if u_hat is the true u. Raises ValueError
+    unless u_hat has the shape of z.
 
     >>> probability_flow(torch.zeros(1, 2), torch.ones(1, 2), torch.tensor(0.0), torch.tensor(4.0)).round(decimals=2)
     tensor([[1., 1.]])
     """
+    if u_hat.shape != z.shape:
+        raise ValueError(f"expected u_hat and z of one shape [B, D], got {list(u_hat.shape)} and {list(z.shape)}")
     alpha = torch.sigmoid(-gamma).sqrt()
     return 0.5 * rate * alpha * (alpha * z - u_hat)
 

@@ -52,12 +52,16 @@ def seed_of(*numbers: int) -> int:
 def reseed(seed: int, device: torch.device | str = "cpu") -> None:
     """Set torch's global random state on the CPU and, where that is another one, on this device; on no other.
 
+    Raises TypeError on a seed that is no integer.
+
     >>> reseed(3)
     >>> first = torch.rand(2)
     >>> reseed(3)
     >>> torch.equal(torch.rand(2), first)
     True
     """
+    if not isinstance(seed, int):
+        raise TypeError(f"seed must be an integer, got {seed!r}")
     torch.default_generator.manual_seed(seed)
     if torch.device(device).type == "cuda":
         with torch.cuda.device(device):
@@ -189,11 +193,14 @@ def one_cycle(step: int, num_steps: int, peak: float) -> tuple[float, float]:
     """Learning rate and Adam's first-moment decay at step 0 ... num_steps - 1 of one cycle (Smith & Topin, 2019).
 
     The rate goes from peak / 25 up to the peak in 30 % of the steps, and down to peak / 250,000; the decay from 0.95 down to
-    0.85 and up again; both along a cosine.
+    0.85 and up again; both along a cosine. Raises ValueError on a step that is not in the cycle.
 
     >>> [round(one_cycle(step, 100, peak=1.0)[0], 2) for step in (0, 29, 99)]
     [0.04, 1.0, 0.0]
     """
+
+    if num_steps < 1 or not 0 <= step < num_steps:
+        raise ValueError(f"expected num_steps of at least 1 and a step from 0 to {num_steps - 1}, got {num_steps} and {step}")
 
     def between(start: float, end: float, share: float) -> float:
         return end + (start - end) / 2 * (1 + math.cos(math.pi * share))

@@ -267,7 +267,8 @@ class _Paper:
 def embedding_start(name: str, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
     """Where the paper's trained tables start: "learned" [K, 20] or "prototype" [K, C*H*W].
 
-    Learned ones start orthonormal where that is possible, else Gaussian; prototypes start at each class's medoid.
+    Learned ones start orthonormal where that is possible, else Gaussian; prototypes start at each class's medoid. Raises
+    NoPropError on other names.
 
     >>> images, labels = torch.rand(6, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     >>> embedding_start("prototype", images, labels, 3, torch.Generator().manual_seed(0)).shape
@@ -275,6 +276,8 @@ def embedding_start(name: str, images: Tensor, labels: Tensor, num_classes: int,
     """
     if name == "prototype":
         return prototypes(images, labels, num_classes)
+    if name != "learned":
+        raise NoPropError(f"expected a table that is trained, learned, prototype; got {name!r}")
     start = orthogonal if num_classes <= 20 else gaussian
     return start(num_classes, 20, torch.Generator().manual_seed(generator.initial_seed()))
 

@@ -32,6 +32,8 @@ class Run:
 
     ``inference_runs``: how often the test split is walked with fresh noise. ``steps``: numbers of inference steps at which a
     continuous-time model is measured too. ``each_layer``: whether every layer of a chain is also asked alone.
+
+    Raises NoPropError on numbers of runs or steps that are no counts.
     """
 
     recipe: str
@@ -41,6 +43,12 @@ class Run:
     inference_runs: int = 1
     steps: tuple[int, ...] = ()
     each_layer: bool = False
+
+    def __post_init__(self):
+        if type(self.inference_runs) is not int or self.inference_runs < 1:
+            raise NoPropError(f"inference_runs must be an integer of at least 1, got {self.inference_runs!r}")
+        if not isinstance(self.steps, (tuple, list)) or not all(type(number) is int and number > 0 for number in self.steps):
+            raise NoPropError(f"steps must be a tuple of integers of at least 1, got {self.steps!r}")
 
 
 class Trained(NamedTuple):

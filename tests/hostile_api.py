@@ -5,6 +5,7 @@ A row is (what is done, how, outcome). The outcome is a tuple of words that stan
 in an empty folder. Nothing here is a mistake that needs bad will: a number as text, a NaN, an empty batch, one layer twice.
 """
 
+import dataclasses
 import functools
 import os
 import struct
@@ -20,7 +21,8 @@ from torch import nn
 from noprop_helpers import augment, backprop, benchmark, blocks, diffusion, embeddings, features, losses, samplers, schedules
 from noprop_helpers import checkpoints, data, images, layerwise, passes, recipes, runs, settings, training
 from noprop_helpers.fast_stack import MLPStack
-from noprop_helpers.noprop import NoPropCT, NoPropDT, NoPropFM, Propagated
+from noprop_helpers.graphs import ReplayedSteps
+from noprop_helpers.noprop import NoPropCT, NoPropDT, NoPropFM, Propagated, evaluating, probability_flow
 from noprop_helpers.normal_equations import Moments, denoiser_at, ridge_regression
 from noprop_helpers.settings import Settings
 
@@ -562,6 +564,8 @@ MODELS = [
     Row("its own weights", lambda: from_file(dt(), dt()).predict(X), has_shape(12)),
     Row("baseline: no block", lambda: backprop.BackpropNet([], EYE, nn.Identity()), ("at least one block",)),
     Row("baseline: step 0", lambda: backprop.BackpropNet([conv()], EYE, nn.Identity()).step(0, X, rand(12, 3)), ("1 to 1", "0")),
+    Row("flow of another number of dimensions", lambda: probability_flow(rand(4, 3), rand(4, 1), T(0.0), T(1.0)), ("[4, 3]", "[4, 1]")),
+    Row("evaluating what is no module", lambda: evaluating(3).__enter__(), ("nn.Module", "int")),
     Row("neural ODE: no step", lambda: backprop.NeuralODE(timed(), EYE, nn.Identity(), None, 0), ("num_steps", "0")),
     Row("neural ODE: '10' steps", lambda: backprop.NeuralODE(timed(), EYE, nn.Identity(), None, "10"), ("num_steps", "'10'")),
 ]
@@ -637,6 +641,12 @@ def diverging(order, **how):
     return fitted(model, order=order, **how)
 
 
+def half_frozen():
+    model = dt()
+    model.layers[0].mlp[0].weight.requires_grad_(False)
+    return model
+
+
 TRAINING = [
     Row("losses that are NaN, in turn", lambda: diverging("layer"), ("diverged", "layer 2", "step 1", "epoch 1", "learning_rate")),
     Row("losses that are NaN, interleaved", lambda: diverging("interleaved"), ("layer 2", "step 1", "epoch 1")),
@@ -657,6 +667,15 @@ TRAINING = [
     Row("predictions of no image", lambda: training.predictions(dt(), X[:0]), ("at least one image",)),
     Row("a checkpoint without its file", lambda: training.Keeper(resume=True), ("resume", "checkpoint")),
     Row("step of a cycle of one step", lambda: passes.one_cycle(0, 1, 1.0)[0] > 0, lambda above: above),
+    Row("a cycle of no step", lambda: passes.one_cycle(0, 0, 1.0), ("num_steps", "0")),
+    Row("a step beyond the cycle", lambda: passes.one_cycle(5, 5, 1.0), ("0 to 4", "5")),
+    Row("a random state from text", lambda: passes.reseed("0"), ("seed", "'0'")),
+    Row("replayed steps of another batch of labels", lambda: [
+        (steps := ReplayedSteps(lambda t, x, y: x.sum() + y.sum(), lambda work: work, lambda work: work()))(1, torch.ones(3), torch.ones(n))
+        for n in (3, 3, 3, 3, 2)][-1], same(5.0)),
+    Row("a layer in part frozen", lambda: fitted(half_frozen()), ("frozen in part",)),
+    Row("solved, though not linear", lambda: fitted(dt(), order="solved", weight_decay=1.0), ("linear layers",)),
+    Row("together, though of the paper", lambda: fitted(dt(objective="elbo", readout=blocks.LinearReadout(3, 3))), ("order layer or interleaved",)),
     Row("shuffle nothing", lambda: passes.shuffled(0, Settings(), 1, "cpu"), ("at least one image",)),
 ]
 
@@ -672,6 +691,20 @@ RECIPES = [
     Row("sigma as text", lambda: recipes.PaperFM(sigma="0"), ("sigma", "'0'")),
     Row("an unknown embedding", lambda: recipes.PaperDT(embedding="word"), ("one_hot", "'word'")),
     Row("a list as embedding", lambda: recipes.PaperDT(embedding=[]), ("one_hot", "[]")),
+    Row("half a centre", lambda: recipes.ClosedForm(num_centres=0.5), ("num_centres", "0.5")),
+    Row("more centres than patches", lambda: recipes.ClosedForm(num_centres=10**6), ("num_centres", "50000")),
+    Row("a width as text", lambda: recipes.Residual(width="64"), ("width", "'64'")),
+    Row("an infinite eta", lambda: recipes.PaperCT(eta=INF), ("eta", "inf")),
+    Row("no block", lambda: recipes.PaperBackprop(num_steps=0), ("num_steps", "0")),
+    Row("no step of the neural ODE", lambda: recipes.PaperAdjoint(num_steps=0), ("num_steps", "0")),
+    Row("patches larger than the images", lambda: recipes.Local(patch_size=9).build(recipes.Shape((1, 8, 8), 3, 9)), ("9 x 9", "[1, 8, 8]")),
+    Row("images of 7 pixels for the residual network", lambda: recipes.Residual().build(recipes.Shape((3, 7, 7), 3, 9)), ("8 pixels",)),
+    Row("a start of no name", lambda: recipes.embedding_start("word", X, Y, 3, torch.Generator()), ("learned, prototype", "'word'")),
+    Row("a start of a class without images", lambda: recipes.embedding_start("prototype", X, Y, 4, torch.Generator()), ("class 3",)),
+    Row("no walk to measure", lambda: dataclasses.replace(PLANNED(), inference_runs=0), ("inference_runs", "0")),
+    Row("'2' walks to measure", lambda: dataclasses.replace(PLANNED(), inference_runs="2"), ("inference_runs", "'2'")),
+    Row("measured after no step", lambda: dataclasses.replace(PLANNED(), steps=(0,)), ("steps", "0")),
+    Row("measured after '5' steps", lambda: dataclasses.replace(PLANNED(), steps="5"), ("steps", "'5'")),
     Row("images of 3 pixels", lambda: recipes.Shared().build(recipes.Shape((1, 3, 3), 3, 9)), ("too small", "4 pixels")),
     Row("images of no channel", lambda: recipes.Local().build(recipes.Shape((0, 8, 8), 3, 9)), ("channels", "0")),
     Row("a plan of a recipe that is none", lambda: runs.plan(SMALL, "nosuch"), ("unknown recipe",)),
@@ -806,6 +839,13 @@ DATA = [
     Row("a size as text", lambda: data.load_dataset(f"folder:{folder() and 'mine'}", image_size="64"), ("size", "'64'")),
     Row("a size of a million pixels a side", lambda: data.load_dataset(f"folder:{folder() and 'mine'}", image_size=(10**6, 10**6)),
         ("size", "1000000")),
+    Row("a split of no file", lambda: images.split_files([]), ("two images at least", "none")),
+    Row("a split that leaves nothing", lambda: images.split_files([Path("a/1.png"), Path("a/2.png")], share=1.0), ("share", "1.0")),
+    Row("a shape for what is no file", lambda: images.fits("gone.png", (3, 4, 6)), ("gone.png", "found none")),
+    Row("floats as bytes of pixels", lambda: images.as_images(numpy.zeros((1, 4, 6, 3))), ("uint8", "float64")),
+    Row("a path that is none", lambda: images.read_folder(None), ("path", "None")),
+    Row("a picture for a shape of two numbers", lambda: images.read_picture(png("x.png"), (4, 6)), ("(C, H, W)", "(4, 6)")),
+    Row("a picture of no pixel", lambda: images.read_picture(png("x.png"), (3, 0, 6)), ("size", "(6, 0)")),
     Row("hold out all", lambda: data.hold_out(SMALL, 12), ("1..11", "12")),
     Row("hold out True", lambda: data.hold_out(SMALL, True), ("1..11", "True")),
     Row("hold out '3'", lambda: data.hold_out(SMALL, "3"), ("1..11", "'3'")),
