@@ -72,7 +72,7 @@ def ideal_denoiser(z_t: Tensor, alpha_bar_t: Tensor | float, W: Tensor, log_prio
     tensor([[0.5000, 0.5000],
             [0.0600, 0.9400]])
     """
-    alpha_bar_t = float(_level("alpha_bar_t", alpha_bar_t))
+    alpha_bar_t = float(_level("alpha_bar_t", alpha_bar_t, dtype=torch.float64))
     if z_t.ndim != 2 or W.ndim != 2 or z_t.shape[1] != W.shape[1]:
         raise ValueError(f"expected z_t [B, D] and W [K, D], got {list(z_t.shape)} and {list(W.shape)}")
     if not z_t.dtype == W.dtype == log_prior.dtype:
@@ -116,7 +116,7 @@ def flow_path(u: Tensor, t: Tensor | float, noise: Tensor, jitter: Tensor | None
     (tensor([[0.5000, 0.5000]]), tensor([[-2.,  2.]]))
     """
     _check_floating("u", u)
-    t = _level("t", t, u.device).to(u.dtype)
+    t = _level("t", t, u.device, u.dtype)
     if u.ndim != 2 or noise.shape != u.shape or t.shape not in ((), u.shape[:1]):
         raise ValueError(
             f"expected u and noise [B, D], t a number or [B]; got {list(u.shape)}, {list(noise.shape)}, {list(t.shape)}"
@@ -173,7 +173,7 @@ def kl_to_prior(u: Tensor, alpha_bar_T: Tensor | float) -> Tensor:
     tensor([0.4431])
     """
     _check_floating("u", u)
-    alpha_bar_T = _level("alpha_bar_T", alpha_bar_T, u.device).to(u.dtype)
+    alpha_bar_T = _level("alpha_bar_T", alpha_bar_T, u.device, u.dtype)
     on_cpu = alpha_bar_T.device.type == "cpu"  # elsewhere a look at the value would stall the queue
     if u.ndim != 2 or alpha_bar_T.ndim != 0 or (on_cpu and not 0 <= alpha_bar_T < 1):
         raise ValueError(
@@ -183,10 +183,12 @@ def kl_to_prior(u: Tensor, alpha_bar_T: Tensor | float) -> Tensor:
     return 0.5 * (dim * (-torch.log1p(-alpha_bar_T) - alpha_bar_T) + alpha_bar_T * u.square().sum(1))
 
 
-def _level(name: str, value: Tensor | float, device: torch.device | None = None) -> Tensor:
-    """A tensor of numbers, of what can be one."""
+def _level(
+    name: str, value: Tensor | float, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """A tensor of numbers, of what can be one. Without a type of its own, a float would be rounded to 32 bits."""
     try:
-        return torch.as_tensor(value, device=device)
+        return torch.as_tensor(value, dtype=dtype, device=device)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} must be a number or a tensor of numbers, got {value!r}") from None
 

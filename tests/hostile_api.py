@@ -7,6 +7,7 @@ in an empty folder. Nothing here is a mistake that needs bad will: a number as t
 
 import dataclasses
 import functools
+import math
 import os
 import struct
 import zlib
@@ -115,6 +116,11 @@ NOISE = [
     Row("denoiser at alpha_bar 1", lambda: diffusion.ideal_denoiser(EYE, 1.0, EYE, torch.zeros(3)), ("[0, 1)", "1.0")),
     Row("denoiser: double states", lambda: diffusion.ideal_denoiser(EYE.double(), 0.5, EYE, torch.zeros(3)), ("float64",)),
     Row("denoiser: alpha_bar as text", lambda: diffusion.ideal_denoiser(EYE, "half", EYE, torch.zeros(3)), ("alpha_bar_t", "half")),
+    Row("denoiser: a level of 64 bits", lambda: diffusion.ideal_denoiser(EYE.double(), 0.4, EYE.double(), torch.zeros(3).double())[0, 0],
+        lambda p: abs(p.item() - 1 / (1 + 2 * math.exp(-(0.4**0.5) / 0.6))) < 1e-14),
+    Row("flow at a time of 64 bits", lambda: diffusion.flow_path(EYE.double(), 0.1, EYE.double() * 0).z[0, 0], lambda z: z.item() == 0.9),
+    Row("divergence at a level of 64 bits", lambda: diffusion.kl_to_prior(EYE.double(), 0.1)[0],
+        lambda kl: abs(kl.item() - 0.5 * (3 * (-math.log1p(-0.1) - 0.1) + 0.1)) < 1e-15),
     Row("denoiser: a label is impossible", lambda: diffusion.ideal_denoiser(EYE, 0.5, EYE, T([-INF, 0.0, 0.0]))[:, 0],
         same(torch.zeros(3))),
     Row("denoiser: all labels impossible", lambda: diffusion.ideal_denoiser(EYE, 0.5, EYE, T([-INF] * 3)), ("log_prior",)),
