@@ -82,8 +82,9 @@ RAISED = {"Diverged", "check_finite", "check_distinct", "load_state"}  # by what
 
 def test_every_function_of_the_leaves_is_in_the_table():
     table = Path(hostile_api.__file__).read_text()
+    trees = [ast.parse((house.PACKAGE / f"{leaf}.py").read_text()) for leaf in house.LEAVES]
     public = {
-        node.name for leaf in house.LEAVES for node in house.modules()[f"{leaf}.py"].body
+        node.name for tree in trees for node in tree.body
         if isinstance(node, house.Definition | ast.ClassDef) and not node.name.startswith("_")
     }  # fmt: skip
     assert public >= NOT_TRIED | RAISED
