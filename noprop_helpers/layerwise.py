@@ -19,12 +19,12 @@ class Diverged(ValueError):
     """A loss that is NaN or infinite: of layer ``layer``, in batch ``batch`` of the pass, both numbered from 1.
 
     >>> Diverged(layer=2, batch=7)
-    Diverged('the loss of layer 2 is not finite at batch 7: try a smaller learning rate, or look for NaN in the batch')
+    Diverged('the loss of layer 2 is not finite at batch 7: lower the learning rate, or look for NaN in the data')
     """
 
     def __init__(self, layer: int, batch: int):
         super().__init__(
-            f"the loss of layer {layer} is not finite at batch {batch}: try a smaller learning rate, or look for NaN in the batch"
+            f"the loss of layer {layer} is not finite at batch {batch}: lower the learning rate, or look for NaN in the data"
         )
         self.layer, self.batch = layer, batch
 
