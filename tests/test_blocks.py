@@ -213,7 +213,7 @@ def test_labels_of_no_length_start_a_readout_without_a_preference():
         (lambda: ConvBlock()(torch.rand(2, 1, 8, 8), torch.randn(2, 10)), r"expected images \[B, 1, 28, 28\]"),
         (lambda: ConvBlock()(torch.rand(2, 1, 28, 28), torch.randn(3, 10)), r"expected z \[2, 10\].*got \[3, 10\]"),
         (lambda: timestep_embedding(torch.rand(3), 7), "even dim"),
-        (lambda: RadialReadout(3, 3, sigma=0), "sigma must be positive, got 0"),
+        (lambda: RadialReadout(3, 3, sigma=0), "sigma must be positive and finite, got 0"),
         (lambda: LinearReadout(4, 3).start_nearest(torch.eye(4)), r"expected W \[3, 4\], got \[4, 4\]"),
     ],
 )
