@@ -32,7 +32,9 @@ def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
         raise ValueError(
             f"noise must end in the shape of u, {list(u.shape)} (at least [B, D]), got {list(noise.shape)}"
         )
-    alpha_bar_t = torch.as_tensor(alpha_bar_t, device=noise.device)
+    # A number is as exact as u, and never less than float32; a table keeps its own precision.
+    dtype = alpha_bar_t.dtype if isinstance(alpha_bar_t, Tensor) else torch.promote_types(u.dtype, torch.float32)
+    alpha_bar_t = torch.as_tensor(alpha_bar_t, dtype=dtype, device=noise.device)
     if alpha_bar_t.shape != noise.shape[: alpha_bar_t.ndim]:
         raise ValueError(
             f"alpha_bar_t must be a number or fit the leading dimensions of noise {list(noise.shape)}, "
