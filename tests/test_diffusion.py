@@ -101,12 +101,20 @@ def test_all_happens_where_the_embedding_is():
         assert result.device == u.device and len(result) == 5
 
 
-def test_a_steps_noise_is_added_as_it_is_drawn():
-    u, draw = torch.ones(4, 3), torch.Generator().manual_seed(5)
-    noise = [torch.randn(4, 3, generator=draw) for _ in range(2)]
-    states = forward_chain(u, torch.tensor([0.64, 0.36]), torch.Generator().manual_seed(5))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_steps_noise_is_added_as_it_is_drawn(dtype):
+    u, draw = torch.ones(4, 3, dtype=dtype), torch.Generator().manual_seed(5)
+    noise = [torch.randn(4, 3, generator=draw, dtype=dtype) for _ in range(2)]
+    states = forward_chain(u, torch.tensor([0.64, 0.36], dtype=torch.float64), torch.Generator().manual_seed(5))
     torch.testing.assert_close(states[1], 0.8 * u + 0.6 * noise[0])
     torch.testing.assert_close(states[2], 0.6 * states[1] + 0.8 * noise[1])
+
+
+def test_a_table_keeps_its_precision_until_it_is_used():
+    """1 - alpha_bar in float32 would be wrong in the fourth digit at the clean end of the book's schedule."""
+    level = torch.tensor([0.9999], dtype=torch.float64)
+    z = q_sample(torch.zeros(1, 2), level, torch.ones(1, 2))
+    torch.testing.assert_close(z, torch.full((1, 2), 0.01), rtol=1e-6, atol=0)
 
 
 def test_kl_to_prior_against_torch_distributions():
