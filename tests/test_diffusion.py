@@ -103,8 +103,8 @@ def test_all_happens_where_the_embedding_is():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_steps_noise_is_added_as_it_is_drawn(dtype):
-    u, draw = torch.ones(4, 3, dtype=dtype), torch.Generator().manual_seed(5)
-    noise = [torch.randn(4, 3, generator=draw, dtype=dtype) for _ in range(2)]
+    u, draw = torch.ones(9, 3, dtype=dtype), torch.Generator().manual_seed(5)
+    noise = [torch.randn(9, 3, generator=draw, dtype=dtype) for _ in range(2)]
     states = forward_chain(u, torch.tensor([0.64, 0.36], dtype=torch.float64), torch.Generator().manual_seed(5))
     torch.testing.assert_close(states[1], 0.8 * u + 0.6 * noise[0])
     torch.testing.assert_close(states[2], 0.6 * states[1] + 0.8 * noise[1])

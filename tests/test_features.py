@@ -63,6 +63,15 @@ def test_kmeans_is_lloyds_algorithm():
     assert not torch.allclose(lloyd(x, ten, 1), ten)  # nor has it settled, so an eleventh round would show
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_kmeans_of_few_points_is_lloyds_algorithm_too(seed):
+    """Clusters here shrink to one point, or to none."""
+    x = torch.randn(25, 2, generator=generator(seed), dtype=torch.float64)
+    start = x[torch.randperm(25, generator=generator(seed))[:12]]
+    for rounds in range(5):
+        torch.testing.assert_close(kmeans(x, 12, rounds, generator(seed)), lloyd(x, start, rounds))
+
+
 def test_a_cluster_of_one_point_is_that_point_and_an_empty_one_stays():
     x = torch.tensor([[0.0, 1.0], [5.0, 5.0], [-3.0, 2.0]])
     torch.testing.assert_close(kmeans(x, 3, generator=generator()).sort(0).values, x.sort(0).values)
