@@ -77,6 +77,18 @@ def test_a_step_of_layer_t_leaves_every_other_layer_alone(few_digits):
     assert touched == {2}
 
 
+def test_an_encoder_is_trained_only_where_somebody_says_so():
+    layers = [DenoisingMLP(64, K, K, hidden_dim=8)]
+    for make in (
+        lambda encoder: NoPropDT(encoder, layers, torch.eye(K), cosine_alpha_bar(1)),
+        lambda encoder: NoPropCT(encoder, nn.Identity(), torch.eye(K), LearnedGamma(), LinearReadout(K, K)),
+        lambda encoder: NoPropFM(encoder, nn.Identity(), torch.eye(K)),
+    ):
+        model = make(nn.Linear(2, 2))
+        assert not model.train_encoder and model.layer_local
+        assert not any(p.requires_grad for p in model.encoder.parameters())
+
+
 @pytest.mark.parametrize("train_encoder", [True, False])
 def test_the_loss_reaches_an_encoder_that_is_to_be_trained_and_no_other(train_encoder, few_digits):
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
@@ -198,7 +210,7 @@ def test_a_chain_without_inference_noise_draws_nothing_but_its_start(few_digits)
 
 def test_a_chain_that_renoises_cannot_do_without_noise(few_digits):
     published = built("published", few_digits.train_images, few_digits.train_labels)
-    with pytest.raises(NoPropError, match="only the posterior rule"):
+    with pytest.raises(NoPropError, match="^re-noising is noise alone; only the posterior rule can do without$"):
         published.predict(few_digits.test_images[:9], noise=False)
 
 
@@ -318,6 +330,9 @@ def test_all_that_is_drawn_comes_from_the_generator_and_is_made_where_the_model_
     images, labels = few_digits.train_images[:8], few_digits.train_labels[:8]
     backprop = built("paper-backprop", images, labels, num_steps=2).eval()
     models = [small_stack(T), small_dt(images, T=2).eval(), *flows(torch.eye(K), LinearReadout(K, K)), backprop]
+    wide = flows(torch.eye(K), LinearReadout(K, K))[1]
+    wide.sigma = 0.5
+    models.append(wide)
 
     def said(model):
         yield model.loss(images, labels, generator(3)).detach()
@@ -507,6 +522,17 @@ def test_a_model_that_knows_its_images_refuses_others(name, few_digits):
                 way(wrong)
 
 
+def test_a_model_in_float64_asks_for_images_in_float64(few_digits):
+    model = small_stack(T).double().trained_on((1, 8, 8), list("0123456789"))
+    with pytest.raises(ValueError, match=r"expected torch.float64 \[B, 1, 8, 8\] .*, got torch.float32"):
+        model.loss(few_digits.train_images[:8], few_digits.train_labels[:8])
+
+
+def test_a_file_of_weights_holds_no_tables():
+    """What the schedule is stands in the model's identity; a copy among the weights could say something else."""
+    assert {name.split(".")[0] for name in small_stack(T).state_dict()} == {"W", "layers"}
+
+
 def test_a_model_has_as_many_names_as_classes():
     with pytest.raises(NoPropError, match="expected 10 class names, got 2"):
         small_stack(T).trained_on((1, 8, 8), ("cat", "dog"))
@@ -617,7 +643,7 @@ def test_what_does_not_make_a_model_is_refused():
     for call, message in [
         (lambda: small_stack(objective="mse"), "cross_entropy, squared_error or elbo, got 'mse'"),
         (lambda: small_stack(objective="elbo"), "elbo needs a readout"),
-        (lambda: small_stack(readout=readout), "no other objective takes one"),
+        (lambda: small_stack(readout=readout), "^the objective elbo needs a readout, and no other objective takes one$"),
         (lambda: small_stack(inference=torch.ones(2)), r"one level per layer, \[3\], got \[2\]"),
         (lambda: small_stack(inference="quiet"), r"inference must be sample, answer or levels \[T\], got 'quiet'"),
         (lambda: small_stack(inference=None), r"inference must be sample, answer or levels \[T\], got None"),
