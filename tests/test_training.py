@@ -336,6 +336,12 @@ def test_other_ways_to_predict_are_asked_as_they_are_given(data):
     assert accuracy(model, data.test_images, data.test_labels, generator(1), alone) == right
 
 
+def test_a_flow_is_asked_a_thousand_images_at_a_time(data):
+    model, asked = built("paper-fm", data.train_images, data.train_labels, num_steps=2), []
+    predictions(model, torch.zeros(1002, 1, 8, 8), predict=lambda x, generator: asked.append(len(x)) or torch.zeros(len(x)))
+    assert asked == [1000, 2]
+
+
 @pytest.mark.parametrize("which", CONFIGURATIONS)
 def test_measuring_neither_depends_on_the_mode_nor_changes_it(which, data):
     """In training mode, in evaluation mode and in a mixture; many images and one."""
