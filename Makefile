@@ -9,10 +9,10 @@ export OMP_NUM_THREADS := 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help setup book test serve lock clean
+.PHONY: help setup book test test-fast test-parts test-pages serve lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv and install the pinned requirements
 
@@ -32,8 +32,22 @@ book: $(STAMP) ## execute every chapter and build the book into _build/html/inde
 	rm -rf _build
 	$(BIN)/jupyter-book build . --warningiserror --nitpick --keep-going
 
-test: book ## build the book, then run all tests: package, notebooks, pages in a browser
-	$(BIN)/python -m pytest -rs --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg
+# Two tests at a time: see tests/conftest.py for which may be apart.
+PYTEST := $(BIN)/python -m pytest -rs --numprocesses 2 --dist loadgroup
+
+test: $(STAMP) ## build the book, and run all tests: package, notebooks, pages in a browser
+	$(MAKE) --jobs 2 book test-parts
+	$(MAKE) test-pages
+
+# Package and notebooks do not wait for the book.
+test-parts: $(STAMP)
+	$(PYTEST) -m "not built" --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg
+
+test-pages: $(STAMP)
+	$(PYTEST) -m built tests
+
+test-fast: $(STAMP) ## a contributor's minute: no book, no notebook, no whole training
+	$(PYTEST) -m "not built and not slow" tests
 
 serve: ## show the built book on http://127.0.0.1:8000
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html 8000

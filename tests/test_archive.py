@@ -8,7 +8,7 @@ import pytest
 
 HTML = Path(__file__).parent.parent / "_build" / "html"
 
-pytestmark = pytest.mark.skipif(not (HTML / "index.html").exists(), reason="the book is not built: run `make book`")
+pytestmark = pytest.mark.built
 
 
 @pytest.fixture

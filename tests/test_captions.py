@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html" / "book"
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 
-pytestmark = pytest.mark.skipif(not HTML.exists(), reason="the book is not built: run `make book`")
+pytestmark = pytest.mark.built
 
 
 def figures_of(path):

@@ -24,6 +24,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chapter, there, instead", CHANGES, ids=lambda text: re.sub(r"\W+", " ", text).strip())
 def test_no_cell_raises_where_a_reader_changes_a_number(chapter, there, instead):
     book, changed = nbformat.read(ROOT / "book" / f"{chapter}.ipynb", as_version=4), 0

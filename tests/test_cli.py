@@ -114,6 +114,7 @@ def test_same_seed_same_result_other_seed_another(shell):
     assert results[0] == results[1] != results[2]
 
 
+@pytest.mark.slow
 def test_default_presets_read_digits(capsys):
     """All the bundled digits: enough to see that each preset learns, on any machine."""
     assert cli.main(["train"]) == 0
@@ -439,6 +440,7 @@ def test_a_size_that_is_none_is_refused(text, refused):
     assert f"expected a size in pixels such as 32 or 40x30, got {text!r}" in complaint
 
 
+@pytest.mark.slow
 def test_digits_have_their_own_size(refused, monkeypatch):
     monkeypatch.undo()  # the fixture's few digits know nothing of sizes
     assert "digits comes in its own" in refused("train", "--image-size", "16")

@@ -51,6 +51,7 @@ def printed(book):
     return "".join(output.text for output in outputs if output.output_type == "stream")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chapter", ["01-schedule-math", "02-forward-diffusion"])
 def test_a_chapter_runs_from_its_own_first_cell_and_prints_what_is_stored(colab, chapter):
     path = ROOT / "book" / f"{chapter}.ipynb"

@@ -723,6 +723,7 @@ def test_real_fashion_mnist(tmp_path, monkeypatch):
     assert dataset_checksum(dataset) == FASHION_MNIST_CHECKSUM
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_real_cifar10_jpeg_copy():
     skip_without(REAL_ROOT / "cifar10-jpeg")

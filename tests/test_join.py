@@ -304,6 +304,7 @@ def finish(process):
     return said
 
 
+@pytest.mark.slow
 def test_a_killed_part_is_started_again_alone(tmp_path, monkeypatch, capsys):
     """Two machines; one dies in the middle of its training. The other never knows, and ends. The dead one's part is started
     again by its own command with --resume, and the two make the model that they would have made undisturbed."""

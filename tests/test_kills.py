@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
+import pytest
 import torch
 from conftest import write_digits
 
@@ -124,6 +125,7 @@ def kills(number: int, folder: Path, seed: int = 0) -> Iterator[Kill]:
         )
 
 
+@pytest.mark.slow
 def test_killed_runs_come_to_the_same_bits(tmp_path):
     seen = list(kills(3, tmp_path))
     assert [one.kind for one in seen] == list(KINDS)[:3]

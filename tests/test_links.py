@@ -163,8 +163,6 @@ def test_records_lead_to_their_row_and_from_there_to_their_file(small):
 
 # --- The book ---------------------------------------------------------------------------------------------------------
 
-built = pytest.mark.skipif(not (HTML / "index.html").exists(), reason="the book is not built: run `make book`")
-
 
 @pytest.fixture(scope="module")
 def book():
@@ -195,7 +193,7 @@ def equations(book):
     }
 
 
-@built
+@pytest.mark.built
 def test_every_equation_named_in_the_book_is_a_link_that_lands_on_it(book):
     labels, links = equations(book), 0
     assert len(labels) > 40
@@ -209,14 +207,14 @@ def test_every_equation_named_in_the_book_is_a_link_that_lands_on_it(book):
     assert links > 60
 
 
-@built
+@pytest.mark.built
 def test_no_tagged_equation_of_the_book_is_without_a_place(book):
     for path, article in book.items():
         for node in article.select("div.math"):
             assert node.has_attr("id") or r"\tag{" not in node.get_text(), path
 
 
-@built
+@pytest.mark.built
 def test_links_made_by_the_build_land_in_the_book(book):
     ids = {path: {node["id"] for node in article.select("[id]")} for path, article in book.items()}
     kinds = {"api": 0, "record": 0}

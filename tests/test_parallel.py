@@ -115,6 +115,7 @@ torch.save(model.state_dict(), {folder!r} + f"/{{rank}}.pt")
 """
 
 
+@pytest.mark.slow
 def test_gather_gives_everybody_every_layer(tmp_path):
     """Three layers, two processes: all that process r had is r + 1. Afterwards both have layers 1 and 2 of the first, layer 3
     of the second, counters of BatchNorm included, and the readout of whoever has layer 1; all else stays."""
@@ -174,6 +175,7 @@ def wait_until(done, process):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only /proc tells which process has which number")
 def test_a_launcher_makes_the_model_that_its_parts_make(tmp_path):
     """Two processes of torchrun. One is killed; the launcher stops the other; with --resume both go on from their own files,

@@ -11,7 +11,7 @@ from noprop_helpers.runs import plan, run
 ROOT = Path(os.environ.get("NOPROP_DATA") or "data")
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
-pytestmark = pytest.mark.data
+pytestmark = [pytest.mark.data, pytest.mark.slow]
 needs_mnist = pytest.mark.skipif(not (ROOT / "MNIST").is_dir(), reason="no MNIST in the folder that NOPROP_DATA names")
 needs_fashion = pytest.mark.skipif(
     not (ROOT / "FashionMNIST").is_dir() and not DEBIAN.is_dir(), reason="no Fashion-MNIST on this machine"
@@ -23,6 +23,14 @@ needs_cifar = pytest.mark.skipif(
 
 def trained_on(dataset, recipe, changes=None):
     return run(plan(dataset, recipe, changes), dataset)
+
+
+def every(n, dataset):
+    """Every n-th image of both splits: enough to see that the files are read right and that a preset learns from them."""
+    return dataset._replace(
+        train_images=dataset.train_images[::n], train_labels=dataset.train_labels[::n],
+        test_images=dataset.test_images[::n], test_labels=dataset.test_labels[::n],
+    )  # fmt: skip
 
 
 @needs_mnist
@@ -43,15 +51,11 @@ def test_published_algorithm_is_as_poor_as_the_audit_says():
 @needs_fashion
 def test_fashion_mnist(tmp_path):
     root = ROOT if (ROOT / "FashionMNIST").is_dir() else tmp_path
-    assert trained_on(load_dataset("fashion_mnist", root), "shared").results["test_accuracy"] > 0.87
+    assert trained_on(every(5, load_dataset("fashion_mnist", root)), "shared").results["test_accuracy"] > 0.8
 
 
 @needs_cifar
 def test_a_folder_of_colour_images():
     """CIFAR-10 (JPEG copy), a tenth of it: the pipeline learns from a folder of RGB files."""
-    dataset = load_dataset(f"folder:{ROOT / 'cifar10-jpeg'}")
-    some = dataset._replace(
-        train_images=dataset.train_images[::10], train_labels=dataset.train_labels[::10],
-        test_images=dataset.test_images[::10], test_labels=dataset.test_labels[::10],
-    )  # fmt: skip
+    some = every(10, load_dataset(f"folder:{ROOT / 'cifar10-jpeg'}"))
     assert trained_on(some, "shared").results["test_accuracy"] > 0.4

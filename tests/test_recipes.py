@@ -251,6 +251,7 @@ def test_variants_train_predict_save_and_load(name, embedding, few_digits, tmp_p
 
 
 # Back-propagation whose read-out starts at random merges classes, and is right about half of the time here.
+@pytest.mark.slow
 @pytest.mark.parametrize("name, num_steps, epochs", [("paper-dt", 3, 15), ("paper-fm", 20, 25), ("paper-backprop", 3, 10)])
 def test_the_papers_models_learn_digits(name, num_steps, epochs, digits):
     images, labels = digits.train_images, digits.train_labels

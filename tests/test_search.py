@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
 PHRASES = ("own images", "install", "posterior", "SNR", "learning rate", "Colab")
 
-pytestmark = pytest.mark.skipif(not (HTML / "index.html").exists(), reason="the book is not built: run `make book`")
+pytestmark = pytest.mark.built
 
 
 @pytest.fixture(scope="module")

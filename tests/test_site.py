@@ -21,7 +21,6 @@ import fields  # noqa: E402
 import light_site  # noqa: E402
 import page_head  # noqa: E402
 
-built = pytest.mark.skipif(not (HTML / "index.html").exists(), reason="the book is not built: run `make book`")
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
@@ -197,13 +196,13 @@ def test_sitemap_lists_the_pages_with_content(site):
 # The site that was built
 
 
-@built
+@pytest.mark.built
 def test_whole_site_is_small():
     """10 MB; it was 45 before anything was left out."""
     assert sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) < 10_000_000
 
 
-@built
+@pytest.mark.built
 def test_sitemap_has_every_page():
     listed = set(re.findall("<loc>(.*)</loc>", (HTML / "sitemap.xml").read_text()))
     assert listed >= {f"{CONFIG['html']['baseurl']}{page}.html" for page in PAGES}
@@ -215,7 +214,7 @@ def head_of(page):
     return found | {"title": re.search("<title>(.*?)</title>", text).group(1)}
 
 
-@built
+@pytest.mark.built
 @pytest.mark.parametrize("page", PAGES)
 def test_page_says_what_it_is(page):
     head = head_of(page)
@@ -227,26 +226,26 @@ def test_page_says_what_it_is(page):
     assert Image.open(card).size == (1200, 630)
 
 
-@built
+@pytest.mark.built
 def test_no_two_pages_have_one_title_or_one_description():
     heads = [head_of(page) for page in PAGES if page != "book/references"]  # which has no text of its own
     assert len({head["title"] for head in heads}) == len({head["description"] for head in heads}) == len(heads)
 
 
-@built
+@pytest.mark.built
 def test_footer_names_licence_and_commit():
     text = (HTML / f"{TOC['root']}.html").read_text(encoding="utf-8")
     assert f'{CONFIG["repository"]["url"]}/blob/{CONFIG["repository"]["branch"]}/LICENSE">MIT licence</a>' in text
     assert ("built from commit" in text) == (page_head.commit_of(ROOT) is not None)
 
 
-@built
+@pytest.mark.built
 def test_labels_of_folds_are_their_text():
     for page in PAGES:
         assert not re.search("<summary[^>]*aria-label", (HTML / f"{page}.html").read_text(encoding="utf-8")), page
 
 
-@built
+@pytest.mark.built
 def test_notebooks_to_download_are_whole_but_for_pictures():
     for page in PAGES:
         if (ROOT / f"{page}.ipynb").exists():

@@ -20,7 +20,6 @@ SCALE = 16 / 6  # features per ink, as in the script
 LESSON = 10  # passes
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-needs_book = pytest.mark.skipif(not PAGE.exists(), reason="the book is not built: run `make book`")
 
 HELPERS = """
 const drain = work => { for (;;) { const { value, done } = work.next(); if (done) return value; } };
@@ -339,7 +338,7 @@ def next_frame(page):
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(null))))")
 
 
-@needs_book
+@pytest.mark.built
 def test_training_from_the_button_ends_above_95_and_says_so(open_page):
     page = open_page()
     before = percent_right(page)
@@ -378,7 +377,7 @@ def wait_for_rest(page):
         page.wait_for_timeout(500)
 
 
-@needs_book
+@pytest.mark.built
 def test_stop_leaves_the_page_idle_and_go_on_continues(open_page):
     page = open_page()
     page.evaluate(COUNT_CALLS)
@@ -395,7 +394,7 @@ def test_stop_leaves_the_page_idle_and_go_on_continues(open_page):
     assert steps_made(page) == 230
 
 
-@needs_book
+@pytest.mark.built
 def test_stopping_changes_nothing_of_what_is_learned(open_page):
     scores = []
     for stops in (0, 3):
@@ -410,7 +409,7 @@ def test_stopping_changes_nothing_of_what_is_learned(open_page):
     assert scores[0] == scores[1] and "after pass 10" in scores[0]
 
 
-@needs_book
+@pytest.mark.built
 def test_changes_while_training_start_over_cleanly(open_page):
     page = open_page()
     train_a_little(page)
@@ -429,7 +428,7 @@ def test_changes_while_training_start_over_cleanly(open_page):
     assert page.inner_text("#npt-walked-value") == "20 of 20"
 
 
-@needs_book
+@pytest.mark.built
 def test_every_layers_belief_shows_and_the_slider_walks(open_page):
     page = open_page()
     beliefs = "#npt-rows .npt-belief"
@@ -445,7 +444,7 @@ def test_every_layers_belief_shows_and_the_slider_walks(open_page):
     assert page.inner_text("#npt-walked-value") == "3 of 10" and page.inner_text("#npt-verdict").startswith("On the way")
 
 
-@needs_book
+@pytest.mark.built
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
 def test_the_walk_moves_only_for_those_who_want_it(open_page, motion):
     page = open_page(reduced_motion=motion)
@@ -457,7 +456,7 @@ def test_the_walk_moves_only_for_those_who_want_it(open_page, motion):
     assert (duration == "0s") == (motion == "reduce")
 
 
-@needs_book
+@pytest.mark.built
 def test_drawing_by_keyboard(open_page):
     page = open_page()
     page.click("#npt-clear")
@@ -482,7 +481,7 @@ def test_drawing_by_keyboard(open_page):
     assert page.evaluate("document.activeElement.id") == "npt-digit"
 
 
-@needs_book
+@pytest.mark.built
 def test_drawing_by_mouse_and_filling_the_grid(open_page):
     page = open_page()
     page.click("#npt-clear")
@@ -499,7 +498,7 @@ def test_drawing_by_mouse_and_filling_the_grid(open_page):
     assert all(ink(page, row, 1) == 0 for row in range(1, 9)) and all(ink(page, row, 4) > 60 for row in range(2, 8))
 
 
-@needs_book
+@pytest.mark.built
 def test_drawing_by_touch_on_a_phone_without_scrolling(open_page):
     page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page.tap("#npt-clear")
@@ -516,7 +515,7 @@ def test_drawing_by_touch_on_a_phone_without_scrolling(open_page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-@needs_book
+@pytest.mark.built
 def test_picking_digits_and_misread_ones(open_page, digits):
     page = open_page()
     press_on_slider(page, "digit", "ArrowRight", times=2)
@@ -530,7 +529,7 @@ def test_picking_digits_and_misread_ones(open_page, digits):
     assert label == digits.test_labels[number - 1] and number > 3
 
 
-@needs_book
+@pytest.mark.built
 @pytest.mark.parametrize("mode", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 390])
 def test_trained_and_walked_it_is_readable_and_narrow_enough(open_page, mode, width):
@@ -544,7 +543,7 @@ def test_trained_and_walked_it_is_readable_and_narrow_enough(open_page, mode, wi
     assert page.eval_on_selector_all("#npt-figure *", outside) == 0
 
 
-@needs_book
+@pytest.mark.built
 def test_focus_is_seen_and_everything_has_a_name(open_page):
     page = open_page()
     page.focus("#npt-train")
@@ -560,13 +559,13 @@ def test_focus_is_seen_and_everything_has_a_name(open_page):
     assert page.eval_on_selector_all("#npt-figure :is(input, button, [role=grid], [role=gridcell])", unnamed) == []
 
 
-@needs_book
+@pytest.mark.built
 def test_without_javascript_a_sentence_says_what_would_be_here(open_page):
     page = open_page(java_script_enabled=False)
     assert page.is_visible("#npt-without") and not page.is_visible("#npt-figure")
 
 
-@needs_book
+@pytest.mark.built
 def test_with_javascript_the_sentence_is_gone_and_no_other_page_loads_the_scripts(open_page):
     assert not open_page().is_visible("#npt-without")
     pages = [path.stem for path in HTML.rglob("*.html") if re.search(r"(trainer|digits)\.(js|css)", path.read_text())]

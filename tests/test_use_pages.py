@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("your-own-images", "how-to")
+PAGES = ("your-own-images", "how-to", "conformance")
 POINTS = 2.0
 INTERPRETERS = {"bash": ["bash", "-e"], "python": [sys.executable, "-"]}
 INSTALL = "pip install git+"  # the one thing that is not performed: the package is there, and the network need not be
@@ -59,6 +59,7 @@ def same_form(expected, printed):
     return re.sub(r"\d+(\.\d+)?", "N", expected) == re.sub(r"\d+(\.\d+)?", "N", printed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_the_page_can_be_performed(name, tmp_path):
     printed = None

@@ -78,6 +78,7 @@ def test_the_shortest_operation_is_shared_out(monkeypatch):
     assert ceiling.launch_seconds(times=100) == 0.5 / 100
 
 
+@pytest.mark.slow
 def test_the_whole_suite(digits, one_thread):
     rows = {r["name"]: r for r in ceiling.ceiling_part(digits, Recording(), layers=2, batch=8, n=1000, repeats=2)}
     kinds = ["float32"] + ["bfloat16"] * computes_bfloat16("cpu")

@@ -66,6 +66,7 @@ ON_A_GPU_ALONE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @each_device
 def test_the_whole_suite(device, three_classes, tmp_path):
     rows = run_suite(gpu_suite(TOY), three_classes, Recording(tmp_path, device, commit="abc"))

@@ -17,6 +17,7 @@ def three_classes(digits):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_against_one(digits):
     rows = {row["name"]: row for row in parallel_part(three_classes(digits), Recording(), 1, num_images=200, num_steps=2)}
     assert list(rows) == ["one_rank", "two_ranks", "two_ranks_speedup", "two_ranks_data_parallel", "gather_layers"]
@@ -33,6 +34,7 @@ def waits(rank, world_size, work, barrier):
     barrier.wait()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_benchmark(few_digits):
     work = Work(few_digits.train_images, few_digits.train_labels, 10, 1)
     with pytest.raises(NoPropError, match="a process of the benchmark died"):
@@ -44,6 +46,7 @@ def noted(rank, world_size, work, barrier):
     return (10.0, 12.0, 16.0) if rank == 0 else (11.0, 15.0, 16.0)
 
 
+@pytest.mark.slow
 def test_the_slowest_process_counts(few_digits):
     work = Work(few_digits.train_images, few_digits.train_labels, 10, 1)
     assert in_processes(noted, 2, work) == (5.0, 1.0)

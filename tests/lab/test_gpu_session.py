@@ -41,6 +41,7 @@ def words(tmp_path, *more):
 # --- The rehearsal ---
 
 
+@pytest.mark.slow
 def test_a_rehearsal_records_everything_and_nothing_twice(tmp_path, capsys, monkeypatch):
     """In real processes; the experiments of the other steps, which differ by their names, in this one, to save the time."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
