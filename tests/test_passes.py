@@ -7,7 +7,7 @@ import torch
 from conftest import K, built, dropout_stack, generator, small_dt, small_stack, states_equal, unchanged
 from torch import nn
 
-from noprop_helpers import NoPropError
+from noprop_helpers import NoPropError, passes
 from noprop_helpers.augment import crop_and_flip
 from noprop_helpers.blocks import ConvEncoder, DenoisingMLP, LinearDenoiser
 from noprop_helpers.layerwise import fit_layers
@@ -16,6 +16,7 @@ from noprop_helpers.passes import (
     Inputs,
     InTurn,
     Schedule,
+    Solved,
     Together,
     encode_images,
     forget_old_moments,
@@ -438,10 +439,10 @@ def test_what_layers_share_cannot_be_trained_apart(few_digits):
 @pytest.mark.parametrize("name", ["paper-dt", "paper-ct", "paper-fm", "paper-backprop"])
 def test_only_small_layers_are_trained_together(name, few_digits):
     model = built(name, few_digits.train_images, few_digits.train_labels, num_steps=2)
-    with pytest.raises(NoPropError, match="only the small layers of a NoPropDT can be trained together"):
+    with pytest.raises(NoPropError, match="^only the small layers of a NoPropDT can be trained together; use order layer or interleaved$"):
         fit(model, few_digits.train_images, few_digits.train_labels, Settings(order="together"))
     learned = small_stack(W=nn.Parameter(torch.eye(K)))
-    with pytest.raises(NoPropError, match="learned embeddings are not trained together"):
+    with pytest.raises(NoPropError, match="^learned embeddings are not trained together with the layers; use order layer or interleaved$"):
         fit(learned, few_digits.train_images, few_digits.train_labels, Settings())
 
 
@@ -559,6 +560,48 @@ def test_in_turn_goes_by_layer_or_by_batch(order, few_digits):
 
 
 @each_order
+def test_draws_and_batches_are_made_where_the_labels_are(order, few_digits, monkeypatch):
+    """Every seeding is told the device, as a GPU has a generator of its own; the caller's state is kept for this device too."""
+    told = []
+    for name in ("reseed", "seeded", "shuffled"):
+        real = getattr(passes, name)
+        monkeypatch.setattr(passes, name, lambda *a, real=real, name=name, **k: told.append((name, a[-1])) or real(*a, **k))
+    model = small_stack(2)
+    one_pass = (Together if order == "together" else InTurn)(
+        model, few_digits.train_images, few_digits.train_labels, Settings(order=order, batch_size=50)
+    )
+    one_pass(1)
+    assert {name for name, _ in told} == {"reseed", "seeded", "shuffled"}
+    assert all(isinstance(device, torch.device) and device.type == "cpu" for _, device in told)
+
+
+def test_progress_says_which_epoch_of_how_many(few_digits):
+    seen = []
+
+    def progress(work, text):
+        seen.append((len(work), text))
+        return work
+
+    images, labels = few_digits.train_images, few_digits.train_labels
+    settings = Settings(epochs=4, batch_size=50)
+    Together(small_stack(2), images, labels, settings, progress)(3)
+    InTurn(small_stack(2), images, labels, dataclasses.replace(settings, order="layer"), progress)(2)
+    Solved(linear_chain(), images, labels, dataclasses.replace(SOLVED, batch_size=50), progress)(1)
+    assert seen == [(2, "features"), (3, "epoch 3/4"), (2, "features"), (6, "epoch 2/4"), (3, "features")]
+
+
+def test_a_stack_of_perceptrons_takes_the_models_own_gradients(few_digits):
+    """Which are written out, and so cost no differentiation; and solving keeps an optimizer, for a file's sake."""
+    model, asked = small_stack(2), []
+    own = model.output_gradients
+    model.output_gradients = lambda outputs, labels: asked.append(outputs.shape) or own(outputs, labels)
+    Together(model, few_digits.train_images, few_digits.train_labels, Settings(batch_size=75))(1)
+    assert asked == [(2, 75, K)] * 2
+    solved = Solved(linear_chain(), few_digits.train_images, few_digits.train_labels, SOLVED)
+    assert len(solved.optimizer.param_groups[0]["params"]) == 9
+
+
+@each_order
 def test_training_does_not_depend_on_the_mode_that_a_model_comes_in(order, few_digits):
     """A model that was trained before, or loaded, may be in evaluation mode: its dropout must drop out all the same."""
     new, used = dropout_stack(), dropout_stack().eval()
@@ -635,10 +678,10 @@ def test_a_linear_chain_without_noise_is_one_linear_classifier(few_digits):
 def test_what_cannot_be_solved_is_refused(few_digits):
     images, labels = few_digits.train_images, few_digits.train_labels
     for model in (small_stack(), small_dt(images)):
-        with pytest.raises(NoPropError, match="only linear layers, as those of the preset closed_form, can be solved"):
+        with pytest.raises(NoPropError, match="^only linear layers, as those of the preset closed_form, can be solved; others are trained$"):
             fit(model, images, labels, SOLVED)
     for options in ({"objective": "cross_entropy"}, {"train_encoder": True, "encoder": nn.Sequential(nn.Flatten(), nn.Linear(64, 64))}):
-        with pytest.raises(NoPropError, match="solved for squared error, with a frozen encoder and fixed embeddings"):
+        with pytest.raises(NoPropError, match="^layers are solved for squared error, with a frozen encoder and fixed embeddings$"):
             fit(linear_chain(**options), images, labels, SOLVED)
     with pytest.raises(NoPropError, match=r"raise it \(weight_decay\)"):
         fit(linear_chain(), images[:9].repeat(4, 1, 1, 1) * 1e4, labels[:36], dataclasses.replace(SOLVED, weight_decay=1e-30))
