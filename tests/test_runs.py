@@ -1,18 +1,21 @@
 """From data to numbers: what is planned is what is run, and what is kept gives the same numbers again, to the last digit."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
 import torch
-from conftest import some_of, states_equal
+from conftest import built, small_stack, some_of, states_equal
 
 from noprop_helpers import NoPropError, checkpoints, passes, runs
 from noprop_helpers.checkpoints import CheckpointError
 from noprop_helpers.data import dataset_checksum
 from noprop_helpers.images import Preparation
 from noprop_helpers.recipes import EMBEDDINGS, RECIPES
-from noprop_helpers.runs import as_data, from_data, load_trained, measured, plan, run, save_trained
+from noprop_helpers.runs import Run, as_data, from_data, load_trained, measured, plan, run, save_trained
+from noprop_helpers.schedules import linear_alphas
+from noprop_helpers.settings import Settings
 from noprop_helpers.training import Keeper, predictions
 
 # Of every recipe as little as still does all that it does.
@@ -174,6 +177,107 @@ def test_a_description_of_another_version_is_refused(digits):
 
 
 # --- What a run measures ---
+
+
+def by_hand(model, ways, dataset, seed):
+    """Each way's answers, from the noise of the run's seed and the way's number."""
+    draws = [torch.Generator().manual_seed(passes.seed_of(seed, 0, number)) for number in range(len(ways))]
+    said = {name: predictions(model, dataset.test_images, g, way) for (name, way), g in zip(ways.items(), draws)}
+    return said, {name: (classes == dataset.test_labels).double().mean().item() for name, classes in said.items()}
+
+
+def assert_measured(model, planned, ways, expected, dataset):
+    """``expected``: the share that each way was right -> results."""
+    results, said = measured(model, planned, dataset)
+    by, right = by_hand(model, ways, dataset, planned.settings.seed)
+    assert list(said) == list(ways) and all(torch.equal(said[name], by[name]) for name in ways)
+    wanted = expected(right)
+    assert results == {name: pytest.approx(value) if name == "test_accuracy" else value for name, value in wanted.items()}
+
+
+def test_a_chain_is_measured_as_it_is_written_here(few_digits):
+    part = functools.partial
+    for inference, other in (("sample", "accuracy_without_noise"), ("answer", "accuracy_with_noise"), (linear_alphas(3), None)):
+        model = small_stack(3, inference=inference)
+        planned = Run("shared", RECIPES["shared"](num_steps=3), Settings(seed=5), "digits", inference_runs=2, each_layer=True)
+        ways = {"walk_0": model.predict, "walk_1": model.predict, "top_layer_accuracy": part(model.predict_alone, t=3)}
+        if other:
+            ways[other] = part(model.predict, noise=inference != "sample")
+        ways |= {f"layer_{t}": part(model.predict_alone, t=t) for t in (1, 2, 3)}
+
+        def expected(right):
+            walks, layers = [right["walk_0"], right["walk_1"]], [right[f"layer_{t}"] for t in (1, 2, 3)]
+            rest = {name: right[name] for name in ("top_layer_accuracy", other) if name}
+            return {"test_accuracy": sum(walks) / 2, "test_accuracy_by_run": walks, "layer_alone_accuracy": layers} | rest
+
+        assert_measured(model, planned, ways, expected, few_digits)
+        shorter = dataclasses.replace(planned, each_layer=False, inference_runs=1)
+        assert "layer_alone_accuracy" not in measured(model, shorter, few_digits)[0]
+
+
+def test_a_flow_is_measured_as_it_is_written_here(few_digits):
+    """At each number of steps below its own, and the walk itself counts as the one at its own."""
+    part, recipe = functools.partial, RECIPES["paper-fm"](num_steps=4)
+    model = built("paper-fm", few_digits.train_images, few_digits.train_labels, num_steps=4)
+    ways = {"walk_0": model.predict, "steps_1": part(model.predict, num_steps=1), "steps_3": part(model.predict, num_steps=3)}
+    walk = {"walk_0": model.predict}
+    for steps, asked, at in (((1, 3, 4, 9), ways, ("1", "3", "4")), ((1, 3), ways, ("1", "3")), ((), walk, ())):
+        planned = Run("paper-fm", recipe, Settings(seed=2), "digits", steps=steps)
+
+        def expected(right):
+            by_steps = {n: right["walk_0" if n == "4" else f"steps_{n}"] for n in at}
+            results = {"test_accuracy": right["walk_0"], "test_accuracy_by_run": [right["walk_0"]]}
+            return results | ({"test_accuracy_by_steps": by_steps} if at else {})
+
+        assert_measured(model, planned, asked, expected, few_digits)
+
+
+def test_how_far_learned_embeddings_are_apart(few_digits):
+    model = small_stack(3, W=torch.nn.Parameter(torch.randn(10, 10, generator=torch.Generator().manual_seed(0))))
+    planned = Run("shared", RECIPES["shared"](num_steps=3), Settings(), "digits")
+    distance = [(model.W[i] - model.W[j]).norm().item() for i in range(10) for j in range(i)]
+    found = measured(model, planned, few_digits)[0]["embedding_distance"]
+    assert found == {"smallest": pytest.approx(min(distance)), "mean": pytest.approx(sum(distance) / 45)}
+
+
+def test_a_plan_measures_once_and_no_more_than_is_asked(digits):
+    planned = plan(digits)
+    assert (planned.inference_runs, planned.steps, planned.each_layer) == (1, (), False)
+
+
+def test_a_description_says_all_that_a_file_must(few_digits):
+    planned = small_run(few_digits, "closed_form")
+    assert runs.description(planned, few_digits) == {
+        "run": as_data(planned), "image_shape": [1, 8, 8], "num_images": 150, "class_names": list("0123456789"),
+        "dataset_checksum": dataset_checksum(few_digits),
+    }  # fmt: skip
+
+
+def test_solved_parts_are_joined_in_the_order_of_their_layers(few_digits, tmp_path):
+    """No training, so in no time: which file gives which layer, losses and seconds, and what the whole says of itself."""
+    paths = [tmp_path / "upper.pt", tmp_path / "lower.pt"]
+    for path, layers in zip(paths, ("2-3", "1")):
+        run(small_run(few_digits, "closed_form", layers=layers), few_digits, checkpoint=path)
+    whole = run(small_run(few_digits, "closed_form"), few_digits)
+    for order in (paths, paths[::-1]):
+        joined = runs.join(order)
+        assert states_equal(joined.model, whole.model) and torch.equal(joined.history, whole.losses)
+        assert joined.run == small_run(few_digits, "closed_form") and joined.about["run"] == as_data(joined.run)
+        assert joined.about["dataset_checksum"] == dataset_checksum(few_digits)
+        assert joined.seconds == pytest.approx(sum(checkpoints.load(path)["seconds"] for path in paths))
+        assert not joined.model.training and joined.model.image_shape == (1, 8, 8)
+    save_trained(tmp_path / "whole.pt", joined)
+    again = load_trained(tmp_path / "whole.pt")
+    assert states_equal(again.model, whole.model) and again.run == joined.run and again.about == joined.about
+    assert torch.equal(again.history, whole.losses) and again.seconds == joined.seconds
+    for files, message in [
+        (paths[:1], "^nobody trained layers 1: give their files too$"),
+        ([*paths, tmp_path / "whole.pt"], "^layer 1 is in both .*lower.pt and .*whole.pt; name one of them$"),
+    ]:
+        with pytest.raises(CheckpointError, match=message):
+            runs.join(files)
+    with pytest.raises(CheckpointError, match="^.*upper.pt holds layers 2, 3 alone; join it with the others' files$"):
+        load_trained(paths[0])
 
 
 def test_results_are_what_the_model_says(few_digits):
@@ -352,7 +456,7 @@ def test_a_file_of_another_model_is_not_loaded(few_digits, tmp_path):
 def test_a_file_that_no_run_wrote_is_not_loaded(few_digits, tmp_path):
     path = tmp_path / "weights.pt"
     runs.build(small_run(few_digits, "local"), runs.shape_of(few_digits)).save(path)
-    with pytest.raises(CheckpointError, match="does not say what model it holds; build the model and call its load"):
+    with pytest.raises(CheckpointError, match=r"weights.pt does not say what model it holds; build the model and call its load\(path\)$"):
         load_trained(path)
     with pytest.raises(CheckpointError, match="no file"):
         load_trained(tmp_path / "none.pt")
