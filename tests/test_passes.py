@@ -1,6 +1,8 @@
+import contextlib
 import copy
 import dataclasses
 import functools
+import types
 
 import pytest
 import torch
@@ -85,6 +87,36 @@ def test_training_on_a_cpu_seeds_no_gpu(order, few_digits, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
     fit(model, few_digits.train_images, few_digits.train_labels, Settings(order=order))
+
+
+def test_a_gpus_seed_is_set_on_this_gpu(monkeypatch):
+    """Told to torch's own functions, which stand aside here: there need not be a GPU."""
+    told = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: told.append(device) or contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "manual_seed", told.append)
+    reseed(7, "cuda:1")
+    assert told == ["cuda:1", 7]
+    reseed(7, "cpu")
+    assert len(told) == 2
+
+
+def test_steps_are_replayed_on_a_gpu_where_asked_and_nowhere_else(few_digits, monkeypatch):
+    """Images that say they are on a GPU: the optimizer must be one that a graph can hold, and nothing may change from step to
+    step but the numbers."""
+    monkeypatch.setattr(passes, "Inputs", lambda *arguments: None)
+    there, here = types.SimpleNamespace(device=torch.device("cuda")), few_digits.train_images
+    settings, labels = Settings(order="layer", cuda_graphs=True), few_digits.train_labels
+    for images, graphs in ((there, True), (there, False), (here, True), (here, False)):
+        one_pass = InTurn(small_stack(2), images, labels, dataclasses.replace(settings, cuda_graphs=graphs))
+        replayed = images is there and graphs
+        assert isinstance(one_pass.step, passes.ReplayedSteps) == replayed == one_pass.optimizer.param_groups[0]["capturable"]
+        assert (one_pass.step.step if replayed else one_pass.step) == one_pass._step
+    trained = built("shared", few_digits.train_images, labels, num_steps=2)
+    for model, changes in ((trained, {}), (small_stack(2), {"one_cycle": True})):
+        with pytest.raises(NoPropError, match="^cuda_graphs needs a frozen encoder and a constant learning rate$"):
+            InTurn(model, there, labels, dataclasses.replace(settings, **changes))
+        InTurn(model, here, labels, dataclasses.replace(settings, **changes))
+    assert not passes.adam([nn.Parameter(torch.zeros(1))], Settings()).param_groups[0]["capturable"]
 
 
 @needs_a_gpu
@@ -278,7 +310,7 @@ def test_a_frozen_encoder_stays_as_it_predicts(few_digits):
 
 def test_one_image_at_a_time_is_too_few_for_batch_norm(few_digits):
     images, labels = few_digits.train_images[:5], few_digits.train_labels[:5]
-    with pytest.raises(NoPropError, match="batch_size must be at least 2: BatchNorm takes mean and deviation"):
+    with pytest.raises(NoPropError, match="^batch_size must be at least 2: BatchNorm takes mean and deviation over the images of a batch$"):
         fit(small_dt(images), images, labels, Settings(order="layer", batch_size=1))
     assert fit(small_stack(), images, labels, Settings(order="layer", batch_size=1)).isfinite().all()
 
