@@ -169,6 +169,21 @@ def test_what_a_kill_leaves_is_hidden_beside_the_file_and_has_its_name(tmp_path,
     assert temporary.startswith(str(tmp_path / ".a.pt.")) and target == str(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), KeyboardInterrupt()])
+def test_a_write_that_fails_at_its_end_leaves_nothing_beside(tmp_path, monkeypatch, error):
+    """Neither the system's refusal nor Ctrl-C: the old file is there, and no half of a new one."""
+    write_bytes(tmp_path / "a", b"old")
+
+    def refuse(old, new):
+        raise error
+
+    monkeypatch.setattr(os, "replace", refuse)
+    expected = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected, match="cannot write .*a: Permission denied" if isinstance(error, OSError) else None):
+        write_bytes(tmp_path / "a", b"new")
+    assert names_in(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+
+
 def test_a_reader_never_sees_half_a_file(tmp_path):
     """Two contents written in turns, read all the time: always one of the two, whole."""
     contents, seen, done = [b"a" * 500_000, b"b" * 700_000], set(), threading.Event()
