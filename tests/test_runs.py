@@ -253,31 +253,70 @@ def test_a_description_says_all_that_a_file_must(few_digits):
     }  # fmt: skip
 
 
-def test_solved_parts_are_joined_in_the_order_of_their_layers(few_digits, tmp_path):
-    """No training, so in no time: which file gives which layer, losses and seconds, and what the whole says of itself."""
-    paths = [tmp_path / "upper.pt", tmp_path / "lower.pt"]
-    for path, layers in zip(paths, ("2-3", "1")):
-        run(small_run(few_digits, "closed_form", layers=layers), few_digits, checkpoint=path)
-    whole = run(small_run(few_digits, "closed_form"), few_digits)
-    for order in (paths, paths[::-1]):
+@pytest.fixture(scope="module")
+def solved(digits, tmp_path_factory):
+    """Files of solved layers, which take no training: 2 and 3, 1, 1 and 2, all; the first names are of the last layers."""
+    few, folder = some_of(digits, 150, 20), tmp_path_factory.mktemp("solved")
+    for name, changes in {"a": {"layers": "2-3"}, "b": {"layers": "1"}, "c": {"layers": "1-2"}, "whole": {}}.items():
+        run(small_run(few, "closed_form", **changes), few, checkpoint=folder / f"{name}.pt")
+    return folder
+
+
+def test_solved_parts_are_joined_in_the_order_of_their_layers(solved, few_digits, tmp_path):
+    """Which file gives which layer, losses and seconds, and what the whole says of itself."""
+    upper, lower, whole = solved / "a.pt", solved / "b.pt", load_trained(solved / "whole.pt")
+    for order in ([upper, lower], [lower, upper], [solved / "whole.pt"]):
         joined = runs.join(order)
-        assert states_equal(joined.model, whole.model) and torch.equal(joined.history, whole.losses)
-        assert joined.run == small_run(few_digits, "closed_form") and joined.about["run"] == as_data(joined.run)
-        assert joined.about["dataset_checksum"] == dataset_checksum(few_digits)
-        assert joined.seconds == pytest.approx(sum(checkpoints.load(path)["seconds"] for path in paths))
+        assert states_equal(joined.model, whole.model) and torch.equal(joined.history, whole.history)
+        assert joined.run == small_run(few_digits, "closed_form") == whole.run and joined.about == whole.about
+        assert joined.seconds == pytest.approx(sum(checkpoints.load(path)["seconds"] for path in order))
         assert not joined.model.training and joined.model.image_shape == (1, 8, 8)
-    save_trained(tmp_path / "whole.pt", joined)
-    again = load_trained(tmp_path / "whole.pt")
-    assert states_equal(again.model, whole.model) and again.run == joined.run and again.about == joined.about
-    assert torch.equal(again.history, whole.losses) and again.seconds == joined.seconds
+    save_trained(tmp_path / "again.pt", joined)
+    again = load_trained(tmp_path / "again.pt")
+    assert states_equal(again.model, whole.model) and again[1:3] == joined[1:3]
+    assert torch.equal(again.history, whole.history) and again.seconds == joined.seconds
+    elsewhere = [load_trained(solved / "whole.pt", "meta"), runs.join([upper, lower], "meta")]
+    assert all(one.history.device.type == one.model.W.device.type == "meta" for one in elsewhere)
+
+
+def test_what_belongs_to_no_layer_comes_with_layer_1(solved, tmp_path):
+    content = checkpoints.load(solved / "a.pt")
+    checkpoints.save(tmp_path / "z.pt", content | {"state": content["state"] | {"W": content["state"]["W"] + 1}})
+    for files in ([tmp_path / "z.pt", solved / "b.pt"], [solved / "b.pt", tmp_path / "z.pt"]):
+        assert torch.equal(runs.join(files).model.W, torch.eye(10))
+
+
+def test_parts_that_make_no_whole_are_refused(solved, few_digits, tmp_path):
+    """Each in one line, with the file's name in front where one file is to blame."""
+    content = checkpoints.load(solved / "a.pt")
+    checkpoints.save(tmp_path / "early.pt", content | {"history": content["history"][:0]})
+    state = {name: value for name, value in content["state"].items() if name != "layers.1.state.weight"}
+    checkpoints.save(tmp_path / "less.pt", content | {"state": state | {"layers.7.state.weight": torch.ones(1)}})
+    checkpoints.save(tmp_path / "bare.pt", {name: content[name] for name in ("state", "model")})
+    checkpoints.save(tmp_path / "whole.pt", checkpoints.load(solved / "whole.pt"))
+    other = small_run(few_digits, "closed_form", layers="2-3", seed="1")
+    run(other, few_digits, checkpoint=tmp_path / "other.pt")
+    lower = solved / "b.pt"
     for files, message in [
-        (paths[:1], "^nobody trained layers 1: give their files too$"),
-        ([*paths, tmp_path / "whole.pt"], "^layer 1 is in both .*lower.pt and .*whole.pt; name one of them$"),
+        ([solved / "a.pt"], "^nobody trained layers 1: give their files too$"),
+        ([solved / "c.pt"], "^nobody trained layers 3: give their files too$"),
+        ([lower], "^nobody trained layers 2, 3: give their files too$"),
+        ([solved / "a.pt", lower, solved / "c.pt"], "^layer 1 is in both .*b.pt and .*c.pt; name one of them$"),
+        ([solved / "whole.pt", tmp_path / "whole.pt"], "^layer 1 is in both .*whole.pt and .*whole.pt; name one of them$"),
+        ([lower, tmp_path / "early.pt"], "^.*early.pt is trained for 0 of 1 epochs: go on with --resume$"),
+        ([lower, tmp_path / "less.pt"], "^.*less.pt does not fit this model, which has no layers.7.state.weight$"),
+        ([lower, tmp_path / "other.pt"], "^.*other.pt has seed 1, expected 0$"),
+        ([lower, tmp_path / "bare.pt"], r"^.*bare.pt does not say what model it holds; build the model and call its load\(path\)$"),
+        ([tmp_path / "bare.pt", lower], "^.*bare.pt does not say what model it holds"),
     ]:
         with pytest.raises(CheckpointError, match=message):
             runs.join(files)
-    with pytest.raises(CheckpointError, match="^.*upper.pt holds layers 2, 3 alone; join it with the others' files$"):
-        load_trained(paths[0])
+    with pytest.raises(CheckpointError, match="^.*a.pt holds layers 2, 3 alone; join it with the others' files$"):
+        load_trained(solved / "a.pt")
+    whole = checkpoints.load(solved / "whole.pt")
+    checkpoints.save(tmp_path / "odd.pt", whole | {"state": whole["state"] | {"odd": torch.ones(1)}})
+    with pytest.raises(CheckpointError, match="^.*odd.pt does not fit this model, which has no odd$"):
+        load_trained(tmp_path / "odd.pt")
 
 
 def test_results_are_what_the_model_says(few_digits):
