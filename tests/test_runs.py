@@ -293,6 +293,7 @@ def test_parts_that_make_no_whole_are_refused(solved, few_digits, tmp_path):
     state = {name: value for name, value in content["state"].items() if name != "layers.1.state.weight"}
     checkpoints.save(tmp_path / "less.pt", content | {"state": state | {"layers.7.state.weight": torch.ones(1)}})
     checkpoints.save(tmp_path / "bare.pt", {name: content[name] for name in ("state", "model")})
+    checkpoints.save(tmp_path / "silent.pt", {name: content[name] for name in ("state", "model", "about", "seconds")})
     checkpoints.save(tmp_path / "whole.pt", checkpoints.load(solved / "whole.pt"))
     other = small_run(few_digits, "closed_form", layers="2-3", seed="1")
     run(other, few_digits, checkpoint=tmp_path / "other.pt")
@@ -308,6 +309,7 @@ def test_parts_that_make_no_whole_are_refused(solved, few_digits, tmp_path):
         ([lower, tmp_path / "other.pt"], "^.*other.pt has seed 1, expected 0$"),
         ([lower, tmp_path / "bare.pt"], r"^.*bare.pt does not say what model it holds; build the model and call its load\(path\)$"),
         ([tmp_path / "bare.pt", lower], "^.*bare.pt does not say what model it holds"),
+        ([tmp_path / "silent.pt", lower], "^.*silent.pt does not say what model it holds"),
     ]:
         with pytest.raises(CheckpointError, match=message):
             runs.join(files)
@@ -488,7 +490,7 @@ def test_a_file_of_another_model_is_not_loaded(few_digits, tmp_path):
         ("num_steps", 4, "has num_steps 4, expected 3"),
     ]:
         checkpoints.save(path, content | {"model": content["model"] | {name: value}})
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises(CheckpointError, match=f"^{path} {message}"):
             load_trained(path)
 
 
