@@ -722,6 +722,18 @@ def test_what_cannot_be_solved_is_refused(few_digits):
 # --- Precision ---
 
 
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+def test_half_precision_is_bfloat16_everywhere_and_keeps_no_copies():
+    """On a GPU too, where autocast's own choice would be float16; a copy of a weight kept for later would be an old one."""
+    half = Settings(precision="bfloat16")
+    with passes.autocast(half, torch.device("cpu")):
+        assert torch.is_autocast_enabled("cpu") and not torch.is_autocast_cache_enabled()
+    for device in ("cpu", "cuda"):
+        assert passes.autocast(half, torch.device(device)).fast_dtype == torch.bfloat16
+    with passes.autocast(Settings(), torch.device("cpu")):
+        assert not torch.is_autocast_enabled("cpu")
+
+
 @pytest.mark.parametrize("which", ["together", "layer", "shared"])
 def test_bfloat16_learns_as_float32_does(which, digits):
     """Every step must see the weights of the step before, the encoder's too: a stale copy would not learn within an epoch."""
