@@ -35,7 +35,9 @@ def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
     _check_floating("u", u)
     if noise.dtype != u.dtype:
         raise ValueError(f"expected u and noise of one type, got {u.dtype} and {noise.dtype}")
-    alpha_bar_t = _level("alpha_bar_t", alpha_bar_t, noise.device)
+    # A number is as exact as u, and never less than float32; a table keeps its own precision.
+    dtype = None if isinstance(alpha_bar_t, Tensor) else torch.promote_types(u.dtype, torch.float32)
+    alpha_bar_t = _level("alpha_bar_t", alpha_bar_t, noise.device, dtype)
     if alpha_bar_t.shape != noise.shape[: alpha_bar_t.ndim]:
         raise ValueError(
             f"alpha_bar_t must be a number or fit the leading dimensions of noise {list(noise.shape)}, "
