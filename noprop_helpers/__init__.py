@@ -5,6 +5,9 @@ need. ``noprop`` composes them into models, ``training`` trains these, ``runs`` 
 ``python -m noprop_helpers`` does so from a shell. ``lab`` holds the book's own experiments.
 """
 
+import contextlib
+from typing import Iterator
+
 __version__ = "0.1.0"
 
 
@@ -13,3 +16,12 @@ class NoPropError(ValueError):
 
     Raised above the leaf modules, whose own checks raise plain ValueError. The command line shows these without a traceback.
     """
+
+
+@contextlib.contextmanager
+def needs(package: str, what: str) -> Iterator[None]:
+    """Within it, an import of a package that is not installed is one line that says what needs it and how to install it."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise NoPropError(f"{what} needs {package}: pip install {package}") from None

@@ -10,10 +10,16 @@ def crop_and_flip(images: Tensor, padding: int = 4) -> Tensor:
     Every image is moved by up to ``padding`` pixels each way, what it leaves filled by reflection, and mirrored left to
     right half of the time. Draws come from torch's global random state, on the CPU.
 
+    Raises ValueError unless images are floating point and padding is smaller than their sides.
+
     >>> crop_and_flip(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 3, 32, 32])
     """
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(f"images: expected a floating-point tensor [B, C, H, W], got {_describe(images)}")
     batch, _, height, width = images.shape
+    if not isinstance(padding, int) or not 0 <= padding < min(height, width):
+        raise ValueError(f"padding must be an integer from 0 to {min(height, width) - 1}, less than a side, got {padding!r}")
     padded = torch.nn.functional.pad(images, [padding] * 4, mode="reflect")
     top, left = torch.randint(2 * padding + 1, (2, batch, 1))
     rows = (top + torch.arange(height)).to(images.device)  # [B, H]
@@ -39,6 +45,8 @@ def check_images(images: Tensor, labels: Tensor | None = None, num_classes: int 
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         raise ValueError(f"images: expected a floating-point tensor [B, C, H, W], got {_describe(images)}")
+    if images.device.type == "meta":
+        raise ValueError("images: expected values, got a tensor on the device meta, which has none")
     if images.numel() == 0:
         raise ValueError(f"images: expected at least one image and one pixel, got {_describe(images)}")
     _check_all("images", images, images.isfinite(), "finite values")
@@ -48,6 +56,8 @@ def check_images(images: Tensor, labels: Tensor | None = None, num_classes: int 
         raise ValueError(f"labels: expected an int64 tensor [{len(images)}], one per image, got {_describe(labels)}")
     if num_classes is None:
         _check_all("labels", labels, labels >= 0, "labels of at least 0")
+    elif num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, so that there can be labels, got {num_classes}")
     else:
         _check_all("labels", labels, (labels >= 0) & (labels < num_classes), f"labels in 0..{num_classes - 1}")
 

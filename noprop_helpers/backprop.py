@@ -25,7 +25,7 @@ class BackpropNet(nn.Module):
 
     The paper does not say where w_t starts: here at atanh(1/2), half old state and half guess.
 
-    Raises ValueError where there is no block.
+    Raises ValueError where there is no block, W is not finite, or its rows do not fit the blocks' scores.
 
     >>> net = BackpropNet([nn.Bilinear(2, 3, 3)], W=torch.eye(3), readout=nn.Identity())
     >>> net.step(1, torch.rand(5, 2), torch.randn(5, 3)).shape
@@ -36,6 +36,7 @@ class BackpropNet(nn.Module):
         super().__init__()
         if len(blocks) == 0:
             raise ValueError("expected at least one block, got none")
+        _check_table(W)
         self.blocks, self.readout, self.num_steps = nn.ModuleList(blocks), readout, len(blocks)
         if isinstance(W, nn.Parameter):
             self.W = W
@@ -51,8 +52,12 @@ class BackpropNet(nn.Module):
         return self.readout(z, self.W)
 
     def step(self, t: int, images: Tensor, z: Tensor) -> Tensor:
-        """z_t [B, D] -> z_{t-1} [B, D]."""
-        u_hat, a = self.blocks[t - 1](images, z).softmax(-1) @ self.W, self.mix[t - 1].tanh()
+        """z_t [B, D] -> z_{t-1} [B, D]. Raises ValueError on a block t that there is not."""
+        if not 1 <= t <= self.num_steps:  # blocks[0 - 1] would be the last one
+            raise ValueError(f"expected a block from 1 to {self.num_steps}, got {t}")
+        scores = self.blocks[t - 1](images, z)
+        _check_scores(scores, self.W)
+        u_hat, a = scores.softmax(-1) @ self.W, self.mix[t - 1].tanh()
         return (1 - a) * z + a * u_hat
 
 
@@ -64,7 +69,7 @@ class NeuralODE(nn.Module):
       (back-propagation through the steps), or anything of that signature
     - ``num_steps``: equal Euler steps. The paper takes 1000
 
-    Raises ValueError unless num_steps >= 1.
+    Raises ValueError unless num_steps >= 1 and W is finite, and where its rows do not fit the block's scores.
 
     >>> def one_euler_step(drift, state, times, **how):
     ...     return [torch.stack([s, s + (times[1] - times[0]) * d]) for s, d in zip(state, drift(times[0], state))]
@@ -77,8 +82,9 @@ class NeuralODE(nn.Module):
 
     def __init__(self, block: nn.Module, W: Tensor, readout: nn.Module, odeint: Callable, num_steps: int = 1000):
         super().__init__()
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
+            raise ValueError(f"num_steps must be an integer, at least 1, got {num_steps!r}")
+        _check_table(W)
         self.block, self.readout, self.odeint, self.num_steps = block, readout, odeint, num_steps
         if isinstance(W, nn.Parameter):
             self.W = W
@@ -104,5 +110,17 @@ class _Drift(nn.Module):
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         z, features = state
-        v = self.block.head(features, z, t.expand(len(z))) @ self.W
+        scores = self.block.head(features, z, t.expand(len(z)))
+        _check_scores(scores, self.W)
+        v = scores @ self.W
         return -v, torch.zeros_like(features)
+
+
+def _check_table(W: Tensor) -> None:
+    if W.ndim != 2 or not W.isfinite().all():
+        raise ValueError(f"expected a table W [K, D] of finite numbers, got {W.dtype} {list(W.shape)}")
+
+
+def _check_scores(scores: Tensor, W: Tensor) -> None:
+    if scores.shape[-1] != len(W):
+        raise ValueError(f"expected a score for each row of W {list(W.shape)}, got scores {list(scores.shape)}")

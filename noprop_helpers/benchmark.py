@@ -76,14 +76,19 @@ def row(
     """One line of a benchmark: the median of ``values`` and, pair by pair, their ratio to the baseline's.
 
     {"name", "value", "unit", "baseline", "ratio", "ratio_min", "ratio_max"}; without a baseline the last four are None.
+    Raises ValueError where there is no value, not as many of the baseline, or one of these is 0.
 
     >>> row("stack", [1.0, 2.0, 1.5], "s", baseline="loop", baseline_values=[2.0, 4.0, 3.0])["ratio"]
     0.5
     """
+    if not values:
+        raise ValueError(f"{name}: expected values to take the median of, got none")
     result = {"name": name, "value": statistics.median(values), "unit": unit, "baseline": baseline}
     if baseline_values is None:
         return result | {"ratio": None, "ratio_min": None, "ratio_max": None}
-    ratios = [value / other for value, other in zip(values, baseline_values, strict=True)]
+    if len(values) != len(baseline_values) or 0 in baseline_values:
+        raise ValueError(f"{name}: expected {len(values)} baseline values that are not 0, got {baseline_values}")
+    ratios = [value / other for value, other in zip(values, baseline_values)]
     return result | {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
 
 
@@ -116,11 +121,14 @@ def matmul_flops(
 ) -> Callable[[], float]:
     """A function that multiplies two square matrices and returns FLOP/s: what the machine can do at best.
 
-    2 size^3 floating-point operations, one multiplication and one addition each. The matrices are made once.
+    2 size^3 floating-point operations, one multiplication and one addition each. The matrices are made once. Raises
+    ValueError unless size >= 1.
 
     >>> matmul_flops(64)() > 0
     True
     """
+    if size < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
     return lambda: 2 * size**3 / seconds(lambda: torch.matmul(a, b, out=out), device)
@@ -130,11 +138,14 @@ def mlp_flops(num_samples: int, widths: tuple[int, ...], input_gradient: bool = 
     """Floating-point operations of the matrix products that train a multi-layer perceptron on ``num_samples`` samples.
 
     Forward, and the gradients of weights and inputs: 6 n_in n_out a sample and layer. The first layer's input gradient,
-    2 n_in n_out, is counted only if asked for: nobody needs it where the input is data.
+    2 n_in n_out, is counted only if asked for: nobody needs it where the input is data. Raises ValueError unless there are
+    two widths at least.
 
     >>> mlp_flops(1, (2, 3)), mlp_flops(1, (2, 3), input_gradient=True)
     (24, 36)
     """
+    if len(widths) < 2:
+        raise ValueError(f"expected at least two widths, from input to output, got {widths}")
     products = [n_in * n_out for n_in, n_out in zip(widths, widths[1:])]
     return num_samples * (6 * sum(products) - (0 if input_gradient else 2 * products[0]))
 

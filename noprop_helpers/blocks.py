@@ -5,6 +5,7 @@ the paper's Figure 6 hold their own image encoder and take the image itself.
 """
 
 import math
+import numbers
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class DenoisingMLP(nn.Module):
 
     def __init__(self, feature_dim: int = 128, embed_dim: int = 10, num_classes: int = 10, hidden_dim: int = 256):
         super().__init__()
+        sizes = {"feature_dim": feature_dim, "embed_dim": embed_dim, "num_classes": num_classes, "hidden_dim": hidden_dim}
+        _check_sizes(sizes)
         self.feature_dim, self.embed_dim = feature_dim, embed_dim
         self.mlp = nn.Sequential(
             nn.Linear(feature_dim + embed_dim, hidden_dim),
@@ -36,6 +39,7 @@ class DenoisingMLP(nn.Module):
                 f"expected features [B, {self.feature_dim}] and z [B, {self.embed_dim}], "
                 f"got {list(features.shape)} and {list(z.shape)}"
             )
+        _check_type(features, self.mlp[0].weight)
         return self.mlp(torch.cat([features, z], dim=1))
 
 
@@ -50,6 +54,7 @@ class LinearDenoiser(nn.Module):
 
     def __init__(self, feature_dim: int, embed_dim: int):
         super().__init__()
+        _check_sizes({"feature_dim": feature_dim, "embed_dim": embed_dim})
         self.features, self.state = nn.Linear(feature_dim, embed_dim), nn.Linear(embed_dim, embed_dim, bias=False)
 
     def forward(self, features: Tensor, z: Tensor) -> Tensor:
@@ -57,6 +62,7 @@ class LinearDenoiser(nn.Module):
         if features.shape != (len(z), self.features.in_features) or z.shape[1:] != (self.state.in_features,):
             expected = f"features [B, {self.features.in_features}] and z [B, {self.state.in_features}]"
             raise ValueError(f"expected {expected}, got {list(features.shape)} and {list(z.shape)}")
+        _check_type(features, self.features.weight)
         return self.features(features) + self.state(z)
 
 
@@ -65,7 +71,8 @@ class ConvEncoder(nn.Module):
 
     images [B, C, H, W] -> features [B, F]. On 28 x 28 MNIST with ``padding=0`` the flattened size is the notebook's
     1600. More than two ``widths`` add convolutions without pooling; ``norm=True`` puts BatchNorm before every ReLU. Without
-    padding two convolutions need sides of 10 pixels, three 18. Raises ValueError on images of another shape.
+    padding two convolutions need sides of 10 pixels, three 18. Raises ValueError on images of another shape, and on sizes
+    that are no counts.
 
     >>> ConvEncoder((1, 28, 28), feature_dim=128)(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 128])
@@ -75,7 +82,9 @@ class ConvEncoder(nn.Module):
         self, image_shape=(1, 28, 28), feature_dim: int = 128, padding: int = 0, widths=(32, 64), norm: bool = False
     ):
         super().__init__()
-        self.image_shape = tuple(image_shape)
+        self.image_shape = _shape(image_shape)
+        _check_sizes({"feature_dim": feature_dim} | {f"widths[{i}]": width for i, width in enumerate(widths)})
+        _check_sizes({"padding": padding}, smallest=0)
         channels, height, width = self.image_shape
         layers = []
         for i, filters in enumerate(widths):
@@ -117,7 +126,8 @@ class ConvBlock(nn.Module):
 
     def __init__(self, image_shape=(1, 28, 28), embed_dim: int = 10, num_classes: int = 10, image_sized: bool = False):
         super().__init__()
-        self.image_shape, self.embed_dim = tuple(image_shape), embed_dim
+        self.image_shape, self.embed_dim = _shape(image_shape), embed_dim
+        _check_sizes({"embed_dim": embed_dim, "num_classes": num_classes})
         self.image_path = nn.Sequential(
             _convolutions(image_shape), nn.Linear(_flat(image_shape), 256), nn.BatchNorm1d(256)
         )
@@ -169,7 +179,8 @@ class TimedConvBlock(nn.Module):
 
     def __init__(self, image_shape=(1, 28, 28), embed_dim: int = 10, num_classes: int = 10, image_sized: bool = False):
         super().__init__()
-        self.image_shape, self.embed_dim = tuple(image_shape), embed_dim
+        self.image_shape, self.embed_dim = _shape(image_shape), embed_dim
+        _check_sizes({"embed_dim": embed_dim, "num_classes": num_classes})
         self.image_path = nn.Sequential(_convolutions(image_shape), nn.Linear(_flat(image_shape), 256), nn.ReLU())
         if image_sized:
             _check_image_sized(image_shape, embed_dim)
@@ -195,6 +206,8 @@ class TimedConvBlock(nn.Module):
     def head(self, features: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """features [B, 256], z [B, D], t [B] -> class scores [B, K]."""
         _check_features_and_state(features, z, self.embed_dim)
+        if t.ndim == 1 and len(t) != len(z):
+            raise ValueError(f"expected t [{len(z)}], a time per image, got {list(t.shape)}")
         time = self.time_path(timestep_embedding(t).to(features.dtype))  # [B, 256]
         return self.fuse(torch.cat([features, self.state_path(z), time], dim=1))
 
@@ -217,6 +230,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, image_shape=(3, 32, 32), embed_dim: int = 10, num_classes: int = 10, width: int = 64):
         super().__init__()
+        _shape(image_shape)
+        _check_sizes({"embed_dim": embed_dim, "num_classes": num_classes, "width": width})
         if min(image_shape[1:]) < 8:
             raise ValueError(f"images of shape {tuple(image_shape)} are too small: expected sides of at least 8 pixels")
         self.image_shape, self.embed_dim = tuple(image_shape), embed_dim
@@ -246,13 +261,15 @@ def timestep_embedding(t: Tensor, dim: int = 64, max_period: float = 10_000.0) -
     Column i and column i + dim/2 are cos and sin of 1000 t / max_period^(i / (dim/2)): the factor 1000 spreads
     continuous time over the range that these frequencies were made for.
 
-    Raises ValueError unless t is a vector and dim is even.
+    Raises ValueError unless t is a vector, dim an even integer and max_period above 0.
 
     >>> timestep_embedding(torch.tensor([0.0]), dim=4)
     tensor([[1., 1., 0., 0.]])
     """
-    if t.ndim != 1 or dim < 2 or dim % 2:
-        raise ValueError(f"expected t [B] and an even dim, got {list(t.shape)} and {dim}")
+    if t.ndim != 1 or not isinstance(dim, numbers.Integral) or dim < 2 or dim % 2 or not max_period > 0:
+        raise ValueError(
+            f"expected t [B], an even dim and max_period above 0, got {list(t.shape)}, dim {dim!r} and max_period {max_period}"
+        )
     half = dim // 2
     frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=t.dtype, device=t.device) / half)
     angles = 1000 * t[:, None] * frequencies  # [B, dim / 2]
@@ -278,10 +295,12 @@ class LinearReadout(nn.Linear):
 
         -||z - W_k||^2 = 2 z W_k - ||W_k||^2 - ||z||^2, and the last term is the same for all classes. So the scores are
         c (z W_k - ||W_k||^2 / 2), with c = 1 / mean_k ||W_k||^2, which makes them near 1 however long the labels are.
-        Raises ValueError unless W has this layer's K and D.
+        Raises ValueError unless W has this layer's K and D and is finite.
         """
         if W.shape != self.weight.shape:
             raise ValueError(f"expected W {list(self.weight.shape)}, got {list(W.shape)}")
+        if not W.isfinite().all():
+            raise ValueError("expected a finite W, got NaN or infinity in it")
         squares = W.square().sum(1)  # [K]
         scale = squares.mean().clamp(min=1e-12)  # labels that are all 0 get scores of 0, not NaN
         self.weight.copy_(W / scale)
@@ -293,7 +312,7 @@ class RadialReadout(nn.Module):
 
     z [B, D], W [K, D] -> [B, K]; f is linear. Their softmax is the paper's class probability.
 
-    Raises ValueError unless sigma is above 0.
+    Raises ValueError unless sigma is a finite number above 0.
 
     >>> RadialReadout(embed_dim=2, num_classes=3)(torch.randn(5, 2), W=torch.rand(3, 2)).shape
     torch.Size([5, 3])
@@ -301,8 +320,9 @@ class RadialReadout(nn.Module):
 
     def __init__(self, embed_dim: int, num_classes: int, sigma: float = 1.0):
         super().__init__()
-        if not sigma > 0:
-            raise ValueError(f"sigma must be positive, got {sigma}")
+        _check_sizes({"embed_dim": embed_dim, "num_classes": num_classes})
+        if not isinstance(sigma, numbers.Real) or not 0 < sigma < math.inf:
+            raise ValueError(f"sigma must be positive and finite, got {sigma!r}")
         self.linear, self.sigma = nn.Linear(embed_dim, num_classes), sigma
 
     def forward(self, z: Tensor, W: Tensor) -> Tensor:
@@ -314,12 +334,16 @@ class RadialReadout(nn.Module):
 class Standardize(nn.Module):
     """(x - mean) / std with stored constants; fit them once on training data. Shapes broadcast against x.
 
+    Raises ValueError unless both are finite and std is above 0.
+
     >>> Standardize.fit(torch.tensor([[1.0], [3.0]]))(torch.tensor([[5.0]]))  # mean 2, deviation 1
     tensor([[3.]])
     """
 
     def __init__(self, mean: Tensor, std: Tensor):
         super().__init__()
+        if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+            raise ValueError("expected mean and std that are finite, std above 0: of one sample at least, without NaN")
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
@@ -327,8 +351,12 @@ class Standardize(nn.Module):
     def fit(cls, x: Tensor, dims: tuple[int, ...] = (0,)) -> "Standardize":
         """Mean and standard deviation of x over ``dims``: (0,) for features [N, F], (0, 2, 3) for images per channel.
 
-        A constant feature keeps std 1: it carries nothing, and dividing by 0 would make it NaN.
+        A constant feature keeps std 1: it carries nothing, and dividing by 0 would make it NaN. Raises ValueError on integers.
         """
+        if not x.is_floating_point():
+            raise ValueError(f"expected floating-point values to standardise, got {x.dtype}")
+        if x.numel() == 0:
+            raise ValueError(f"expected one sample at least, so that mean and std are finite, got {list(x.shape)}")
         std, mean = torch.std_mean(x, dim=dims, keepdim=True, correction=0)
         return cls(mean, torch.where(std > 1e-6, std, torch.ones_like(std)))
 
@@ -342,13 +370,15 @@ def expected_embedding(logits: Tensor, W: Tensor) -> Tensor:
 
     logits [..., K], W [K, D] -> [..., D]. It always lies in the convex hull of the embeddings.
 
-    Raises ValueError unless both have one K.
+    Raises ValueError unless both have one K and one type.
 
     >>> expected_embedding(torch.zeros(1, 2), W=torch.eye(2))  # scores that favour no class
     tensor([[0.5000, 0.5000]])
     """
     if W.ndim != 2 or logits.shape[-1] != W.shape[0]:
         raise ValueError(f"expected logits [..., K] and W [K, D] with one K, got {list(logits.shape)}, {list(W.shape)}")
+    if logits.dtype != W.dtype and not torch.is_autocast_enabled(W.device.type):
+        raise ValueError(f"expected logits and W of one type, got {logits.dtype} and {W.dtype}")
     return logits.softmax(-1) @ W
 
 
@@ -357,13 +387,33 @@ class _Residual(nn.Sequential):
         return x + super().forward(x)
 
 
+def _check_sizes(sizes: dict[str, int], smallest: int = 1) -> None:
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < smallest:
+            raise ValueError(f"{name} must be an integer >= {smallest}, got {size!r}")
+
+
+def _shape(image_shape) -> tuple[int, int, int]:
+    """(C, H, W), or ValueError."""
+    image_shape = tuple(image_shape)
+    if len(image_shape) != 3 or not all(isinstance(n, numbers.Integral) and n >= 1 for n in image_shape):
+        raise ValueError(f"expected the images' shape as (C, H, W), integers of at least 1, got {image_shape}")
+    return image_shape
+
+
+def _check_type(features: Tensor, weight: Tensor) -> None:
+    # Under autocast all types go together.
+    if features.dtype != weight.dtype and not torch.is_autocast_enabled(weight.device.type):
+        raise ValueError(f"expected features of the weights' type {weight.dtype}, got {features.dtype}")
+
+
 def _conv_norm(channels: int, width: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
 
 
 def _convolutions(image_shape) -> nn.Sequential:
     """Figure 6's convolutions: [B, C, H, W] -> [B, 128 * (H // 4) * (W // 4)]."""
-    channels, height, width = image_shape
+    channels, height, width = _shape(image_shape)
     if min(height, width) < 4:
         raise ValueError(f"images of shape {tuple(image_shape)} are too small: expected sides of at least 4 pixels")
     return nn.Sequential(

@@ -212,13 +212,16 @@ def load_state(module: nn.Module, state: dict, source: str | Path) -> None:
             raise CheckpointError(f"{source} does not fit this model: it has no weights for {name}")
         if name not in own:
             raise CheckpointError(f"{source} does not fit this model, which has no {name}")
-        if not isinstance(state[name], Tensor):
-            raise CheckpointError(f"{source} does not fit this model: {name} is {_short(state[name])}, expected a tensor")
+        if not isinstance(state[name], Tensor) or own[name].dtype != state[name].dtype:
+            found = state[name].dtype if isinstance(state[name], Tensor) else _short(state[name])
+            raise CheckpointError(f"{source} does not fit this model: {name} is {found} there, expected {own[name].dtype}")
         if own[name].shape != state[name].shape:
             raise CheckpointError(
                 f"{source} does not fit this model: {name} has shape {list(state[name].shape)} there, "
                 f"expected {list(own[name].shape)}"
             )
+        if not state[name].isfinite().all():
+            raise CheckpointError(f"{source} is of no use: its {name} is not finite, NaN or infinite; train again")
     module.load_state_dict(state)
 
 

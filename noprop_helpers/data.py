@@ -27,9 +27,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .images import DataError, Preparation, as_unit_floats, read_folder
+from . import needs
+from .augment import check_images, check_like
+from .images import DataError, Preparation, as_unit_floats, check_size, expanded, read_folder
 
-__all__ = ["DataError", "Dataset", "load_dataset", "hold_out", "dataset_checksum"]
+__all__ = ["DataError", "Dataset", "load_dataset", "hold_out", "check_dataset", "dataset_checksum"]
 
 
 class Dataset(NamedTuple):
@@ -107,6 +109,7 @@ def load_dataset(
     """
     if image_size is not None and not str(name).startswith("folder:"):
         raise DataError(f"a size can be asked of the images of folder:PATH; {name} comes in its own")
+    check_size(image_size)
     try:
         if name == "digits":
             return _load_digits()
@@ -115,7 +118,7 @@ def load_dataset(
             return _load_idx(name, root, progress)
         if name in ("cifar10", "cifar100"):
             return _load_cifar(name, root, progress)
-        if str(name).startswith("folder:"):
+        if isinstance(name, str) and name.startswith("folder:"):
             return _load_folder(name.removeprefix("folder:"), root, image_size, progress)
     except OSError as error:
         raise DataError(f"{name}: cannot read {error.filename or 'the data'}: {error.strerror or error}") from error
@@ -128,14 +131,16 @@ def hold_out(dataset: Dataset, num_validation: int, seed: int = 0) -> Dataset:
     `num_validation` of the N training images, drawn with `seed`, become the test split; the other N - num_validation
     stay for training. The real test split is not in the result, so choices made on it cannot leak into a test score.
 
-    Raises ValueError unless 1 <= num_validation <= N - 1.
+    Raises ValueError unless 1 <= num_validation <= N - 1, and on a seed that is no integer.
 
     >>> tuning = hold_out(load_dataset("digits"), num_validation=300)
     >>> len(tuning.train_labels), len(tuning.test_labels)
     (1137, 300)
     """
     num_train = len(dataset.train_labels)
-    if not isinstance(num_validation, int) or not 1 <= num_validation < num_train:
+    if type(seed) is not int:
+        raise ValueError(f"seed must be an integer, got {seed!r}")
+    if type(num_validation) is not int or not 1 <= num_validation < num_train:
         raise ValueError(f"num_validation: expected an integer in 1..{num_train - 1}, got {num_validation!r}")
     held_out, kept = _random_split(num_train, num_validation, seed)
     return dataset._replace(
@@ -146,10 +151,29 @@ def hold_out(dataset: Dataset, num_validation: int, seed: int = 0) -> Dataset:
     )
 
 
+def check_dataset(dataset: Dataset) -> None:
+    """Raise DataError unless both splits can be used by a model of the training split, now and not after hours of training.
+
+    They must hold at least one image each, all of the training images' shape, float32 in [0, 1], and labels in 0..K-1.
+
+    >>> check_dataset(load_dataset("digits"))
+    """
+    for split, images, labels in (
+        ("train", dataset.train_images, dataset.train_labels),
+        ("test", dataset.test_images, dataset.test_labels),
+    ):
+        try:
+            check_images(images, labels, dataset.num_classes)
+            check_like(images, tuple(dataset.train_images.shape[1:]))
+        except ValueError as error:
+            raise DataError(f"{dataset.name}, {split} split: {error}") from None
+
+
 def dataset_checksum(dataset: Dataset) -> str:
     """`sha256:<hex>` of the shapes, the images as uint8 and the labels of both splits, in their order.
 
-    The same files give the same checksum on every machine (for JPEG: with the same decoder).
+    The same files give the same checksum on every machine (for JPEG: with the same decoder). Raises ValueError on images that
+    are not finite.
 
     >>> dataset_checksum(load_dataset("digits")) == dataset_checksum(load_dataset("digits"))
     True
@@ -161,6 +185,8 @@ def dataset_checksum(dataset: Dataset) -> str:
     ):
         digest.update(repr(tuple(images.shape)).encode())
         for part in images.split(4096):  # a whole split at once would double the memory in use
+            if not part.isfinite().all():
+                raise ValueError(f"{dataset.name}: expected finite images, got NaN or infinity")
             digest.update(part.cpu().mul(255).round().to(torch.uint8).contiguous().numpy())
         digest.update(labels.cpu().numpy().astype("<i8").tobytes())
     return f"sha256:{digest.hexdigest()}"
@@ -174,7 +200,9 @@ def _random_split(num_items: int, num_first: int, seed: int) -> tuple[Tensor, Te
 
 def _data_root(root: str | os.PathLike | None) -> Path:
     """The argument, else NOPROP_DATA, else ./data."""
-    root = Path(root if root is not None else os.environ.get("NOPROP_DATA") or "data").expanduser()
+    if root is not None and not isinstance(root, (str, os.PathLike)):
+        raise DataError(f"data root: expected the path of a folder, got {root!r}")
+    root = expanded(root if root is not None else os.environ.get("NOPROP_DATA") or "data")
     if root.exists() and not root.is_dir():
         raise DataError(f"data root: expected a folder, found a file at {root}; set NOPROP_DATA or --data-root")
     return root
@@ -185,7 +213,8 @@ def _data_root(root: str | os.PathLike | None) -> Path:
 
 def _load_digits() -> Dataset:
     """scikit-learn's 1,797 digits of 8x8 pixels, one fixed 80/20 split."""
-    from sklearn.datasets import load_digits  # takes a second to import, and only digits need it
+    with needs("scikit-learn", "the data set digits"):
+        from sklearn.datasets import load_digits  # takes a second to import, and only digits need it
 
     bundled = load_digits()
     images = torch.from_numpy(bundled.images).to(torch.float32).div_(16).unsqueeze(1)  # [1797, 1, 8, 8]
@@ -265,7 +294,8 @@ def _load_cifar(name: str, root: Path, progress: bool) -> Dataset:
 def _import_torchvision():
     """The torchvision package, also where its compiled operators do not fit the installed torch."""
     try:
-        import torchvision
+        with needs("torchvision", "to read CIFAR, and to download"):
+            import torchvision
     except RuntimeError as error:
         if "operator torchvision::nms does not exist" not in str(error):
             raise
@@ -391,7 +421,7 @@ def _load_folder(path: str, root: Path, image_size: tuple[int, int] | None, prog
     """The images of a folder: see ``images.read_folder``."""
     if not path:
         raise DataError("folder:PATH: expected the path of a folder with train/CLASS/*.png, got none")
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if not folder.is_dir():
         if not (root / folder).is_dir():
             places = folder if folder.is_absolute() else f"{folder} or {root / folder}"

@@ -22,7 +22,7 @@ class MLPStack(nn.Module):
     Forward and backward pass are written out, without automatic differentiation, and reuse their memory from step to step:
     on a CPU its bookkeeping, and fetching fresh memory for every intermediate result, cost a good part of such a step.
 
-    Raises ValueError on layers of another kind, or of several shapes.
+    Raises ValueError on layers of another kind, or of several shapes, and on one layer that comes twice.
 
     >>> layers = [nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)) for _ in range(6)]
     >>> stack, features, z = MLPStack(layers), torch.rand(7, 3), torch.randn(6, 7, 2)
@@ -38,6 +38,8 @@ class MLPStack(nn.Module):
         pairs = [_two_linear(layer) for layer in layers]
         if len({(first.weight.shape, second.weight.shape) for first, second in pairs}) > 1:
             raise ValueError("layers of different shapes cannot be stacked")
+        if len({first.weight for first, _ in pairs} | {second.weight for _, second in pairs}) < 2 * len(pairs):
+            raise ValueError("two layers share weights: make each layer anew, the same ones cannot be trained apart")
         with torch.no_grad():
             self.first = nn.Parameter(torch.stack([first.weight.T for first, _ in pairs]))  # [T, F + D, H]
             self.first_bias = nn.Parameter(torch.stack([first.bias for first, _ in pairs]).unsqueeze(1))  # [T, 1, H]

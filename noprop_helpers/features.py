@@ -7,6 +7,7 @@ are solved. Layers on such features share nothing that was trained, so each can 
 """
 
 import functools
+import numbers
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,14 @@ def extract_patches(images: Tensor, size: int) -> Tensor:
     L = (H - size + 1)(W - size + 1), row by row. A flat patch stays near zero: 0.1 (in units where pixels are 0..1) is
     added to the standard deviation, so that faint noise is not blown up.
 
-    Raises ValueError on images that are smaller than a patch.
+    Raises ValueError on images that are smaller than a patch, or integers.
 
     >>> extract_patches(torch.rand(2, 1, 8, 8), size=3).shape  # 6 x 6 places of 9 pixels
     torch.Size([2, 36, 9])
     """
+    _check_counts({"size": size})
+    if not images.is_floating_point():
+        raise ValueError(f"expected floating-point images [B, C, H, W], got {images.dtype}")
     if images.ndim != 4 or min(images.shape[2:]) < size:
         raise ValueError(f"expected images [B, C, H, W] with H, W >= {size}, got {list(images.shape)}")
     # A patch's mean and variance are box filters of the image: overlapping patches share the work.
@@ -37,13 +41,17 @@ def extract_patches(images: Tensor, size: int) -> Tensor:
 def zca_whitening(x: Tensor, epsilon: float = 0.1) -> tuple[Tensor, Tensor]:
     """Mean [d] and the symmetric matrix P [d, d] that makes (x - mean) @ P white: x [N, d].
 
-    P = E (L + epsilon)^(-1/2) E^T for the covariance E L E^T; epsilon keeps directions of little variance small.
+    P = E (L + epsilon)^(-1/2) E^T for the covariance E L E^T; epsilon keeps directions of little variance small. Raises
+    ValueError on an epsilon below 0, and on x of another shape, empty or not finite.
 
     >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([5.0, 0.5])
     >>> mean, P = zca_whitening(x, epsilon=0.0)
     >>> torch.allclose(torch.cov(((x - mean) @ P).T, correction=0), torch.eye(2), atol=1e-3)
     True
     """
+    _check_samples(x)
+    if not epsilon >= 0:
+        raise ValueError(f"epsilon must be at least 0, got {epsilon}")
     mean = x.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(x.T, correction=0))
     return mean, vectors * (values.clamp(min=0) + epsilon).rsqrt() @ vectors.T
@@ -52,14 +60,16 @@ def zca_whitening(x: Tensor, epsilon: float = 0.1) -> tuple[Tensor, Tensor]:
 def kmeans(x: Tensor, num_centres: int, num_iterations: int = 10, generator: torch.Generator | None = None) -> Tensor:
     """Lloyd's algorithm from randomly chosen points: x [N, d] -> centres [k, d]. An empty cluster keeps its centre.
 
-    Raises ValueError where there are fewer points than centres.
+    Raises ValueError where there are fewer points than centres, no centre, or a point is not finite.
 
     >>> kmeans(torch.tensor([[0.0], [0.2], [4.0], [4.2]]), num_centres=2).sort(0).values
     tensor([[0.1000],
             [4.1000]])
     """
+    _check_counts({"num_centres": num_centres})
     if x.ndim != 2 or len(x) < num_centres:
         raise ValueError(f"expected x [N, d] with N >= {num_centres} points, got {list(x.shape)}")
+    _check_samples(x)
     start = torch.randperm(len(x), generator=generator, device=x.device)[:num_centres]
     centres = x[start].clone()
     for _ in range(num_iterations):
@@ -76,12 +86,16 @@ def principal_components(
     """Leading variances [k], largest first, and orthonormal directions [d, k] of x [N, d], by subspace iteration.
 
     Far cheaper than all d eigenvectors. The projected coordinates are uncorrelated exactly; the last few directions are
-    only nearly the leading ones.
+    only nearly the leading ones. Raises ValueError unless 1 <= k <= d, and on x of another shape, empty or not finite.
 
     >>> variances, directions = principal_components(torch.tensor([[-2.0, 0.0], [2.0, 0.0], [0.0, -1.0], [0.0, 1.0]]), 2)
     >>> variances
     tensor([2.0000, 0.5000])
     """
+    _check_samples(x)
+    _check_counts({"num_components": num_components})
+    if num_components > x.shape[1]:
+        raise ValueError(f"num_components must be at most d, {x.shape[1]}, got {num_components}")
     covariance = torch.cov(x.T, correction=0)
     basis = torch.randn(len(covariance), num_components, generator=generator, dtype=x.dtype, device=x.device)
     for _ in range(num_iterations):
@@ -97,12 +111,16 @@ def patch_filters(
 
     images [N, C, H, W]; d = C * size * size. A patch's similarity to a centre is the inner product of the whitened patch and
     the centre's direction, less its mean over all centres: patch @ filters + bias. Whitening and centres are folded into
-    the filters; all three are of ``num_patches`` random patches.
+    the filters; all three are of ``num_patches`` random patches. Raises ValueError where there is no image, or one is not
+    finite.
 
     >>> filters, bias, deviation = patch_filters(torch.rand(20, 1, 8, 8), patch_size=3, num_centres=4, num_patches=200)
     >>> filters.shape, bias.shape, deviation.shape
     (torch.Size([9, 4]), torch.Size([4]), torch.Size([4]))
     """
+    _check_counts({"num_patches": num_patches})
+    if len(images) == 0 or not images.isfinite().all():
+        raise ValueError(f"expected at least one image [N, C, H, W], all values finite, got {list(images.shape)}")
     per_image = -(-num_patches // len(images))
     patches = torch.cat([_random_patches(chunk, patch_size, per_image, generator) for chunk in images.split(500)])
     mean, whitening = zca_whitening(patches)
@@ -125,6 +143,8 @@ class PatchFeatures(nn.Module):
 
     def __init__(self, channels: int, num_centres: int = 256, patch_size: int = 6, grid: int = 3, feature_dim: int = 512):
         super().__init__()
+        sizes = {"channels": channels, "num_centres": num_centres, "patch_size": patch_size, "grid": grid}
+        _check_counts(sizes | {"feature_dim": feature_dim})
         self.patch_size, self.grid = patch_size, grid
         pooled = num_centres * grid * grid
         self.register_buffer("filters", torch.zeros(channels * patch_size**2, num_centres))
@@ -168,8 +188,10 @@ class PatchFeatures(nn.Module):
 
         images [N, C, H, W], training split only. ``threshold``, in standard deviations of a patch's similarity to a centre
         (see ``patch_filters``), is where it starts to count. Features have unit variance on the images they were fitted on,
-        or are 0: n images vary along n - 1 directions at most. Returns itself.
+        or are 0: n images vary along n - 1 directions at most. Returns itself. Raises ValueError on images of another number of
+        channels, on none, and on such as are not finite.
         """
+        _check_channels(images, self.filters, self.patch_size)
         chosen = torch.randperm(len(images), generator=generator, device=images.device)[:num_images]
         sample, num_centres = images[chosen], self.filters.shape[1]
         self.filters, bias, deviation = patch_filters(sample, self.patch_size, num_centres, num_patches, generator)
@@ -203,6 +225,9 @@ class SignedPatches(nn.Module):
         self, channels: int, num_centres: int, patch_size: int, grid: int = 2, mirrored: bool = False, num_random: int = 0
     ):
         super().__init__()
+        sizes = {"channels": channels, "num_centres": num_centres, "patch_size": patch_size, "grid": grid}
+        _check_counts(sizes)
+        _check_counts({"num_random": num_random}, smallest=0)
         self.patch_size, self.grid, self.mirrored, self.num_random = patch_size, grid, mirrored, num_random
         pooled = 2 * num_centres * grid * grid
         self.register_buffer("filters", torch.zeros(channels * patch_size**2, num_centres))
@@ -239,8 +264,10 @@ class SignedPatches(nn.Module):
     ) -> "SignedPatches":
         """Dictionary from ``num_patches`` random patches of 5,000 random images, and the random features' scale.
 
-        images [N, C, H, W], training split only. ``threshold`` in standard deviations of a similarity. Returns itself.
+        images [N, C, H, W], training split only. ``threshold`` in standard deviations of a similarity. Returns itself. Raises
+        ValueError as ``PatchFeatures.fit`` does.
         """
+        _check_channels(images, self.filters, self.patch_size)
         chosen = torch.randperm(len(images), generator=generator, device=images.device)[:5_000]
         sample, num_centres = images[chosen], self.filters.shape[1]
         self.filters, self.bias, deviation = patch_filters(sample, self.patch_size, num_centres, num_patches, generator)
@@ -262,11 +289,12 @@ class SignedPatches(nn.Module):
 def encode(encoder, images: Tensor, batch_size: int = 128, progress=None) -> Tensor:
     """Features of a frozen encoder, computed once: images [N, ...] -> [N, F]. ``progress`` may wrap the list of chunks.
 
-    Small chunks keep the intermediate maps in the processor's cache.
+    Small chunks keep the intermediate maps in the processor's cache. Raises ValueError unless batch_size >= 1.
 
     >>> encode(nn.Flatten(), torch.rand(5, 1, 2, 2), batch_size=2).shape
     torch.Size([5, 4])
     """
+    _check_counts({"batch_size": batch_size})
     chunks, features = images.split(batch_size), None
     for i, chunk in enumerate(progress(chunks) if progress else chunks):
         encoded = encoder(chunk)
@@ -277,11 +305,26 @@ def encode(encoder, images: Tensor, batch_size: int = 128, progress=None) -> Ten
     return features
 
 
-def _patches_and_cells(images: Tensor, filters: Tensor, size: int, grid: int) -> tuple[Tensor, Tensor]:
-    """All patches of all images [B * L, d], and the matrix that averages over a grid [grid * grid, L]."""
+def _check_counts(counts: dict[str, int], smallest: int = 1) -> None:
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < smallest:
+            raise ValueError(f"{name} must be an integer >= {smallest}, got {count!r}")
+
+
+def _check_samples(x: Tensor) -> None:
+    if x.ndim != 2 or len(x) == 0 or not x.isfinite().all():
+        raise ValueError(f"expected x [N, d] with N >= 1, all values finite, got {list(x.shape)}")
+
+
+def _check_channels(images: Tensor, filters: Tensor, size: int) -> None:
     channels = len(filters) // size**2
     if images.ndim != 4 or images.shape[1] != channels:
         raise ValueError(f"expected images [B, {channels}, H, W], as fitted, got {list(images.shape)}")
+
+
+def _patches_and_cells(images: Tensor, filters: Tensor, size: int, grid: int) -> tuple[Tensor, Tensor]:
+    """All patches of all images [B * L, d], and the matrix that averages over a grid [grid * grid, L]."""
+    _check_channels(images, filters, size)
     height, width = images.shape[2] - size + 1, images.shape[3] - size + 1
     patches = extract_patches(images, size).flatten(0, 1)
     return patches, _pooling_matrix(height, width, grid).to(images)

@@ -15,16 +15,19 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import NoPropError
+from . import NoPropError, needs
 
 TEST_SHARE, SPLIT_SEED = 0.2, 0  # of a folder that comes without a split: one image in five, and what draws it
 LARGEST = 256 * 256  # pixels of an image that nobody asked for by its size
+MOST_SIDE = 4096  # pixels of a side that somebody asks for
+MOST_PIXELS = 2**30 // 12  # of an image in a file: four colours, decoded and changed, take a third of a GiB each time
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _GREY_OR_COLOUR = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB", "CMYK": "RGB"}  # Pillow's modes
@@ -44,7 +47,7 @@ class Preparation:
     - ``resized``, ``recoloured``: how many images had another size; how many were grey among colour ones, or colour among grey
     - ``test_share``, ``split_seed``: of a split that was made here; None where the folder has train and test
     - ``left_out``: files and folders beside the images that are none, unread
-    - ``in_both``: test images that are in the training split too, pixel for pixel; ``example``: the first of them, as a path
+    - ``in_both``: test images that are in the training split too, pixel for pixel; ``example``: the first three, as paths
     """
 
     size: tuple[int, int]
@@ -103,10 +106,13 @@ def read_folder(folder: str | os.PathLike, size: tuple[int, int] | None = None, 
     - All become colour if one of the training images is; transparency is dropped, a photograph's orientation heeded.
     - ``progress``: show a progress bar, if stderr is a terminal
 
-    Raises DataError where a folder, a class or an image is missing or unreadable, and where nobody named a size and the
-    most common one is over 256 x 256 pixels.
+    Raises DataError where a folder, a class or an image is missing or unreadable, where something else than a file is called
+    as an image, and where nobody named a size and the most common one is over 256 x 256 pixels.
     """
-    folder = Path(folder)
+    check_size(size)
+    folder = expanded(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder of images, found {_kind(folder)}")
     laid_out = _with_split(folder) if any((folder / name).is_dir() for name in ("train", "test")) else _without_split(folder)
     train, test = ([file for files in split for file in files] for split in (laid_out.train, laid_out.test))
     looks = [_look(file) for file in _bar([*train, *test], "looking through images", progress)]
@@ -124,7 +130,7 @@ def read_folder(folder: str | os.PathLike, size: tuple[int, int] | None = None, 
         split_seed=SPLIT_SEED if laid_out.split_here else None,
         left_out=laid_out.left_out,
         in_both=len(copies),
-        example=str(test[copies[0]].relative_to(folder)) if copies else None,
+        example=_named([test[i].relative_to(folder) for i in copies]) if copies else None,
     )
     return ImageFolder(
         as_images(pixels), _labels(laid_out.train), as_images(pixels_test), _labels(laid_out.test), laid_out.class_names,
@@ -135,13 +141,16 @@ def read_folder(folder: str | os.PathLike, size: tuple[int, int] | None = None, 
 def read_picture(path: str | os.PathLike, image_shape: tuple[int, int, int]) -> Tensor:
     """One .png or .jpeg as a model's training images were: made grey or colour, scaled and cropped. -> [1, C, H, W] in [0, 1].
 
-    ``image_shape``: (C, H, W) with C 1 or 3. Raises DataError where there is no such file or it is no image, and for other C.
+    ``image_shape``: (C, H, W) with C 1 or 3. Raises DataError where there is no such file or it is no image, and for other
+    shapes.
     """
-    path, (channels, height, width) = Path(path), image_shape
+    path = expanded(path)
+    if len(image_shape) != 3:
+        raise DataError(f"{path}: expected the shape of an image as (C, H, W), got {tuple(image_shape)}")
+    channels, height, width = image_shape
+    check_size((width, height))
     if channels not in (1, 3):
         raise DataError(f"{path}: a picture is grey or colour, and cannot become an image of {channels} channels")
-    if not path.is_file():
-        raise DataError(f"{path}: expected an image file, found {'a folder' if path.is_dir() else 'none'}")
     try:
         return as_images(_decoded([path], [_look(path)], (width, height), "L" if channels == 1 else "RGB"))
     except OSError as error:
@@ -149,18 +158,49 @@ def read_picture(path: str | os.PathLike, image_shape: tuple[int, int, int]) -> 
 
 
 def fits(path: str | os.PathLike, image_shape: tuple[int, int, int]) -> bool:
-    """Whether a picture has this shape (C, H, W) already, so that ``read_picture`` need not scale or recolour it."""
-    look = _look(Path(path))
+    """Whether a picture has this shape (C, H, W) already, so that ``read_picture`` need not scale or recolour it.
+
+    Raises DataError where there is no such file or it is no image.
+    """
+    look = _look(expanded(path))
     return (len(look.mode), *look.size[::-1]) == tuple(image_shape)
 
 
+def expanded(path: str | os.PathLike) -> Path:
+    """A path, with the home folder for a ~ that it starts with. Raises DataError where nobody has that home, or it is no path.
+
+    >>> expanded("~/cats").is_absolute()
+    True
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise DataError(f"expected a path, got {path!r}")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError(f"{path}: there is no such home folder; write the path without ~, as ./~name or /home/name") from None
+
+
+def check_size(size: tuple[int, int] | None) -> None:
+    """Raise DataError unless this is (width, height) in pixels, neither beyond what fits into memory, or None.
+
+    >>> check_size((32, 24))
+    """
+    if size is None:
+        return
+    pair = isinstance(size, (tuple, list)) and len(size) == 2 and all(type(side) is int for side in size)
+    if not pair or not all(1 <= side <= MOST_SIDE for side in size):
+        raise DataError(f"size: expected (width, height), each from 1 to {MOST_SIDE} pixels, got {size!r}")
+
+
 def as_images(pixels) -> Tensor:
-    """uint8 array [N, H, W, C], 0..255 -> contiguous float32 [N, C, H, W] in [0, 1]."""
+    """uint8 array [N, H, W, C], 0..255 -> contiguous float32 [N, C, H, W] in [0, 1]. Raises ValueError on other types."""
     return as_unit_floats(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 
 def as_unit_floats(images: Tensor) -> Tensor:
-    """uint8 0..255 -> contiguous float32 in [0, 1]."""
+    """uint8 0..255 -> contiguous float32 in [0, 1]. Raises ValueError on other types."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"expected pixels as uint8, from 0 to 255, got {images.dtype}")
     return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
@@ -209,8 +249,13 @@ def _without_split(folder: Path) -> _Layout:
 def split_files(files: list[Path], share: float = TEST_SHARE, seed: int = SPLIT_SEED) -> tuple[list[Path], list[Path]]:
     """The files of one class, CLASS/NAME, in two lists sorted by name: to train on, and a share, at least one, to test on.
 
-    Every file's place in the draw follows from seed, class and name. Raises DataError unless there are two files at least.
+    Every file's place in the draw follows from seed, class and name. Raises DataError unless there are two files at least, and
+    a share below 1.
     """
+    if not 0 <= share < 1:
+        raise DataError(f"share must be at least 0 and below 1, so that there is something to train on, got {share}")
+    if not files:
+        raise DataError("expected two images at least, one to train and one to test on, found none")
     if len(files) < 2:
         raise DataError(f"{files[0].parent}: expected two images at least, one to train and one to test on, found one")
 
@@ -260,11 +305,15 @@ class _Look(NamedTuple):
 @contextlib.contextmanager
 def _opened(path: Path):
     """A Pillow image; whatever Pillow raises while it reads and decodes becomes one DataError that names the file."""
-    from PIL import Image  # only images in files need Pillow
+    with needs("pillow", "to read images"):
+        from PIL import Image  # only images in files need Pillow
 
+    if not path.is_file():  # a pipe would be waited for, for ever
+        raise DataError(f"{path}: expected an image file, found {_kind(path)}")
     try:
         # By content, whatever the name says: Pillow would start Ghostscript for a PostScript file called x.png.
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with _by_us(Image), Image.open(path, formats=("PNG", "JPEG")) as image:
+            _check_pixels(path, image.size)
             if image.mode not in _GREY_OR_COLOUR:
                 raise DataError(f"{path}: expected 8 bits grey or colour, found Pillow's mode {image.mode}; convert it")
             yield image
@@ -278,9 +327,51 @@ def _opened(path: Path):
         ) from error
 
 
+@contextlib.contextmanager
+def _by_us(Image):
+    """Within it Pillow does not judge sizes: its limits are warnings or errors, as high as to take gigabytes."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_pixels(path: Path, size: tuple[int, int]) -> None:
+    """A few bytes can claim to be an image that fills the memory."""
+    if size[0] * size[1] > MOST_PIXELS:
+        raise DataError(f"{path}: {size[0]}x{size[1]} pixels are too many to read, over {MOST_PIXELS:,}: scale it down first")
+
+
+def _kind(path: Path) -> str:
+    """What lies there in place of a file, in words."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "none"
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFREG: "a file", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _named(files: list[Path]) -> str:
+    """The first three, and that there are more."""
+    return ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
+
+
+def _orientation(image) -> int:
+    """From 1, as it is stored, to 8; 1 also where what the file says of it cannot be read."""
+    # Of a PNG only what comes before the pixels: to look behind them would decode it. A photo may be "MPO", two JPEGs in one.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow raises many kinds here, too; the picture itself may well be whole
+        return 1
+
+
 def _look(path: Path) -> _Look:
     with _opened(path) as image:
-        orientation = image.getexif().get(_ORIENTATION, 1) if image.format == "JPEG" else 1
+        orientation = _orientation(image)
         size = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size  # a quarter turn
         return _Look(size, _GREY_OR_COLOUR[image.mode], orientation != 1)
 
@@ -333,6 +424,9 @@ def _in_both(train, test) -> list[int]:
 
 def _bar(files: list[Path], description: str, progress: bool):
     """A progress bar on standard error while it is a terminal and one is wanted."""
-    from tqdm.auto import tqdm
+    if not progress or len(files) < 2:
+        return files
+    with needs("tqdm", "a progress bar"):
+        from tqdm.auto import tqdm
 
-    return tqdm(files, desc=description, unit=" images", disable=None if progress and len(files) > 1 else True)
+    return tqdm(files, desc=description, unit=" images", disable=None)

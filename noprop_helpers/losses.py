@@ -47,6 +47,8 @@ def dt_loss(u_hat: Tensor, u: Tensor, snr_weight: Tensor | float, num_steps: int
     tensor([2.])
     """
     _check_target("u_hat", u_hat, u)
+    if not isinstance(snr_weight, (Tensor, int, float)):
+        raise ValueError(f"snr_weight must be a number or a tensor, got {snr_weight!r}")
     snr_weight = torch.as_tensor(snr_weight, dtype=u_hat.dtype, device=u_hat.device)
     if snr_weight.ndim not in (0, u_hat.ndim - 2) or snr_weight.shape != u_hat.shape[: snr_weight.ndim]:
         raise ValueError(
@@ -89,34 +91,54 @@ def fm_loss(v_hat: Tensor, velocity: Tensor) -> Tensor:
 def readout_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy -log softmax(logits)[y] in nats: logits [..., B, K], labels [B] -> [..., B] (paper, eq. 14).
 
-    Raises ValueError on shapes that do not fit.
+    Raises ValueError on shapes that do not fit and, on a CPU, labels that are no class.
 
     >>> readout_loss(torch.zeros(1, 4), labels=torch.tensor([2]))  # four classes, no idea: log 4
     tensor([1.3863])
     """
     _check_labels(logits, labels)
     index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
-    return -logits.log_softmax(-1).gather(-1, index).squeeze(-1)
+    try:
+        return -logits.log_softmax(-1).gather(-1, index).squeeze(-1)
+    except RuntimeError:  # PyTorch looks at every label in any case
+        _check_classes(logits, labels)
+        raise
 
 
 def readout_loss_gradient(logits: Tensor, labels: Tensor) -> Tensor:
     """Of ``readout_loss`` by the logits: softmax(logits) - one_hot(y). logits [..., B, K], labels [B] -> [..., B, K].
 
-    Raises ValueError on shapes that do not fit.
+    Raises ValueError on shapes that do not fit and, on a CPU, labels that are no class.
 
     >>> readout_loss_gradient(torch.zeros(1, 4), labels=torch.tensor([2]))
     tensor([[ 0.2500,  0.2500, -0.7500,  0.2500]])
     """
     _check_labels(logits, labels)
-    return logits.softmax(-1) - nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+    try:
+        return logits.softmax(-1) - nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+    except RuntimeError:
+        _check_classes(logits, labels)
+        raise
 
 
 def _check_labels(logits: Tensor, labels: Tensor) -> None:
     if labels.ndim != 1 or logits.ndim < 2 or logits.shape[-2] != len(labels):
         raise ValueError(f"expected logits [..., B, K] and labels [B], got {list(logits.shape)}, {list(labels.shape)}")
+    if labels.dtype != torch.int64:
+        raise ValueError(f"expected labels of type int64, got {labels.dtype}")
+
+
+def _check_classes(logits: Tensor, labels: Tensor) -> None:
+    """Say which label is no class, once something went wrong: a look at each of them in every step would take time."""
+    low, high = labels.min().item(), labels.max().item()
+    if low < 0 or high >= logits.shape[-1]:
+        wrong = low if low < 0 else high
+        raise ValueError(f"expected labels in 0..{logits.shape[-1] - 1}, got {wrong}") from None
 
 
 def _check_target(name: str, value: Tensor, target: Tensor) -> None:
     # (B, D) - (B, 1) would broadcast silently into a wrong loss.
-    if target.ndim != 2 or value.shape[-2:] != target.shape:
-        raise ValueError(f"{name} must end in the target's shape {list(target.shape)}, got {list(value.shape)}")
+    if target.ndim != 2 or value.shape[-2:] != target.shape or target.shape[1] == 0:
+        raise ValueError(
+            f"{name} must end in the target's shape, [B, D] with D >= 1 and here {list(target.shape)}, got {list(value.shape)}"
+        )

@@ -13,6 +13,8 @@ Prediction does not depend on training mode and does not change it.
 """
 
 import contextlib
+import math
+import numbers
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -27,7 +29,7 @@ from .diffusion import flow_path, kl_to_prior, q_sample
 from .embeddings import nearest_class, nearest_distribution
 from .losses import ct_loss, dt_loss, fm_loss, readout_loss, readout_loss_gradient, squared_error, squared_error_gradient
 from .samplers import sample_euler, sample_posterior, sample_renoise
-from .schedules import LearnedGamma, posterior_coefficients, snr_weights
+from .schedules import LearnedGamma, alphas_from_alpha_bar, posterior_coefficients, snr_weights
 
 
 @contextlib.contextmanager
@@ -41,6 +43,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     >>> layer.training
     True
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected an nn.Module to evaluate, got {type(model).__name__}")
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -54,8 +58,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 class _Model(nn.Module):
     """What the models share: label embeddings, given or learned, what is known of their data, and files of weights.
 
-    ``image_shape`` (C, H, W) and ``class_names`` are of the data that a run trained the model on, see ``trained_on``; where
-    nobody said so, None.
+    ``image_shape`` (C, H, W) and ``class_names`` are of the data that a run trained the model on, see ``trained_on``; ``fit`` by
+    itself tells the shape alone. Where nobody said so, None.
     """
 
     image_shape: tuple[int, int, int] | None = None
@@ -67,6 +71,9 @@ class _Model(nn.Module):
 
     def __init__(self, encoder: nn.Module, W: Tensor, train_encoder: bool = False):
         super().__init__()
+        if not isinstance(encoder, nn.Module):
+            raise NoPropError(f"encoder must be an nn.Module, as nn.Identity(), got {type(encoder).__name__}")
+        _check_table(W)
         self.encoder, self.train_encoder = encoder.requires_grad_(train_encoder), train_encoder
         if isinstance(W, nn.Parameter):
             self.W = W
@@ -84,8 +91,10 @@ class _Model(nn.Module):
     def trained_on(self, image_shape: tuple[int, int, int], class_names: tuple[str, ...]) -> "_Model":
         """Say what it is trained on: from now on it refuses images of another shape or type, or with values outside [0, 1].
 
-        Returns the model itself. Raises NoPropError where these are not as many classes as it has.
+        Returns the model itself. Raises NoPropError where these are not as many classes as it has, or the shape is no (C, H, W).
         """
+        if len(image_shape) != 3:
+            raise NoPropError(f"expected the images' shape as (C, H, W), got {tuple(image_shape)}")
         if len(class_names) != len(self.W):
             raise NoPropError(f"expected {len(self.W)} class names, got {len(class_names)}")
         self.image_shape, self.class_names = tuple(image_shape), tuple(class_names)
@@ -101,12 +110,30 @@ class _Model(nn.Module):
         walks = [self._distribution(images, generator) for _ in range(_at_least_one(num_walks, "num_walks"))]
         return torch.stack(walks).mean(0)
 
+    def check_training(self, images: Tensor, labels: Tensor) -> None:
+        """Raise ValueError unless these can be trained on: images [N, C, H, W], labels [N].
+
+        From now on the model refuses images of another shape. One that was told more, see ``trained_on``, refuses them already.
+        """
+        if self.class_names is None:
+            self.image_shape = None  # it may be trained anew, on other images
+        self._check(images)
+        check_images(images, labels, len(self.W))
+        self.image_shape = tuple(images.shape[1:])
+
     def _check(self, images: Tensor) -> None:
-        """That images can be used and, where it is known what the model was trained on, are like those."""
-        if self.image_shape is None:
+        """That images can be used and, as far as it is known what the model was trained on, are like those."""
+        if self.class_names is None:
             check_images(images)
         else:
             check_like(images, self.image_shape, self.W.dtype)
+        if images.device != self.W.device:
+            raise ValueError(f"images: expected them where the model is, on {self.W.device}, got them on {images.device}")
+        if images.dtype != self.W.dtype:
+            raise ValueError(f"images: expected {self.W.dtype}, as the model's weights are, got {images.dtype}")
+        if self.image_shape is not None and images.shape[1:] != self.image_shape:
+            expected = ", ".join(map(str, self.image_shape))
+            raise ValueError(f"images: expected [B, {expected}], as the model was trained on, got {list(images.shape)}")
 
     def identity(self) -> dict:
         """What the weights alone do not tell, as plain data: the kind of model, and the numbers that it computes with."""
@@ -130,11 +157,22 @@ class _Model(nn.Module):
     def _expected(self, scores: Tensor) -> Tensor:
         """u_hat from class scores [..., B, K], in full precision also where autocast is on."""
         with torch.autocast(self.W.device.type, enabled=False):
-            return expected_embedding(scores.float(), self.W)
+            return expected_embedding(scores.to(self.W.dtype), self.W)
+
+    def _embedded(self, labels: Tensor) -> Tensor:
+        """u_y: labels [B] -> [B, D]. A label of -1 would be the last class, by Python's way to count."""
+        # On an accelerator this look at the values would stall the queue; ``fit`` and ``loss`` have looked before.
+        if labels.device.type == "cpu" and labels.numel() > 0:
+            low, high = (value.item() for value in labels.aminmax())
+            if low < 0 or high >= len(self.W):
+                raise ValueError(f"labels: expected labels in 0..{len(self.W) - 1}, got {low if low < 0 else high}")
+        return self.W[labels]
 
     def _noise(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
         """Standard normal label states [B, D]."""
-        return torch.randn(batch_size, self.W.shape[1], generator=generator, device=self.W.device)
+        _check_generator(generator)
+        size = batch_size, self.W.shape[1]
+        return torch.randn(size, generator=generator, dtype=self.W.dtype, device=self.W.device)
 
 
 class NoPropDT(_Model):
@@ -180,18 +218,14 @@ class NoPropDT(_Model):
         inference: str | Tensor = "sample",
     ):
         super().__init__(encoder, W, train_encoder)
-        if len(alpha_bar) != len(layers) + 1 or not layers:
-            raise NoPropError(
-                f"{len(layers)} layers, of which there must be one at least, need alpha_bar [{len(layers) + 1}], "
-                f"got {list(alpha_bar.shape)}"
-            )
+        alpha_bar = _checked_schedule(alpha_bar, layers)
         if objective not in ("cross_entropy", "squared_error", "elbo"):
             raise NoPropError(f"objective must be cross_entropy, squared_error or elbo, got {objective!r}")
         if (objective == "elbo") != (readout is not None):
             raise NoPropError("the objective elbo needs a readout, and no other objective takes one")
         levels = _levels(inference, len(layers))
         self.layers, self.readout = nn.ModuleList(layers), readout
-        self.objective, self.eta = objective, eta
+        self.objective, self.eta = objective, _at_least_zero(eta, "eta")
         # Tables stay float64 on the CPU: the samplers read them as numbers, whatever device the model is on.
         self.alpha_bar = alpha_bar.double()
         self.levels, self.inference_noise = levels, levels is not None or inference == "sample"
@@ -209,13 +243,20 @@ class NoPropDT(_Model):
     @property
     def layer_local(self) -> bool:
         """Whether no parameter that a layer's output depends on is trained by more than one layer's loss."""
-        return not self.train_encoder and not self.W.requires_grad
+        return not self.train_encoder and not self.W.requires_grad and not self._layers_share()
+
+    def _layers_share(self) -> bool:
+        """Whether two layers have a trained weight in common, as one layer that comes twice."""
+        own = [p for layer in self.layers for p in set(layer.parameters()) if p.requires_grad]
+        return len(own) > len(set(own))
 
     @property
     def locality(self) -> str:
         """``layer_local`` in words."""
         if self.layer_local:
             return "layer-local"
+        if self._layers_share():
+            return "not layer-local: some weights are trained by several layers"
         return f"not layer-local: one {'encoder' if self.train_encoder else 'embedding'} is trained by all layers"
 
     def identity(self) -> dict:
@@ -230,8 +271,9 @@ class NoPropDT(_Model):
 
     def noised_states(self, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A fresh z_t ~ q(z_t | u_y) for every layer: labels [B] -> [T, B, D]; entry t - 1 is layer t's input."""
-        u = self.W[labels]  # [B, D]
-        noise = torch.randn(self.num_layers, *u.shape, generator=generator, device=u.device)
+        _check_generator(generator)
+        u = self._embedded(labels)  # [B, D]
+        noise = torch.randn(self.num_layers, *u.shape, generator=generator, dtype=u.dtype, device=u.device)
         return q_sample(u, self._signal[1:], noise)
 
     def denoised(self, outputs: Tensor) -> Tensor:
@@ -242,6 +284,8 @@ class NoPropDT(_Model):
         """Per-sample loss of all layers' outputs [T, B, K] -> [T, B], or of layer t's [B, K] -> [B]; labels [B]."""
         if self.objective == "squared_error":
             return squared_error(outputs, self.W.index_select(0, labels))
+        if outputs.shape[-1] != len(self.W):
+            raise NoPropError(f"expected a class score for each row of W {list(self.W.shape)}, got {list(outputs.shape)}")
         if self.objective == "cross_entropy":
             return readout_loss(outputs, labels)
         weights = self._weights if t is None else self._weights[t - 1]
@@ -255,14 +299,14 @@ class NoPropDT(_Model):
 
     def label_loss(self, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The two terms of eq. 8 that no layer enters: read-out of a sampled z_0, divergence of z_T: labels [B] -> [B]."""
-        u = self.W[labels]
+        u = self._embedded(labels)
         z_0 = q_sample(u, self._signal[0], self._noise(len(u), generator))
         return readout_loss(self.readout(z_0, self.W), labels) + kl_to_prior(u, self._signal[-1])
 
     def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Loss of layer t alone, at a freshly noised state: features [B, F], labels [B] -> [B]."""
         self._check_layer(t)
-        u = self.W[labels]
+        u = self._embedded(labels)
         z_t = q_sample(u, self._signal[t], self._noise(len(u), generator))
         loss = self.layer_losses(self.layers[t - 1](features, z_t), labels, t)
         return loss + self.label_loss(labels, generator) if self.objective == "elbo" else loss
@@ -323,14 +367,54 @@ class NoPropDT(_Model):
             return self.classify(self.denoised(self.layers[t - 1](self.encoder(images), z)))
 
     def _check_layer(self, t: int) -> None:
-        if not 1 <= t <= self.num_layers:  # layers[0 - 1] would be the last one
-            raise NoPropError(f"expected a layer from 1 to {self.num_layers}, got {t}")
+        if not isinstance(t, numbers.Integral) or not 1 <= t <= self.num_layers:  # layers[0 - 1] would be the last one
+            raise NoPropError(f"expected a layer from 1 to {self.num_layers}, got {t!r}")
 
 
 def _at_least_one(number: int, name: str = "num_steps") -> int:
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+        raise NoPropError(f"{name} must be an integer, got {number!r}")
     if number < 1:
         raise NoPropError(f"{name} must be at least 1, got {number}")
     return number
+
+
+def _at_least_zero(number: float, name: str) -> float:
+    if not isinstance(number, numbers.Real) or not 0 <= number < math.inf:
+        raise NoPropError(f"{name} must be a finite number, at least 0, got {number!r}")
+    return number
+
+
+def _check_table(W: Tensor) -> None:
+    if not isinstance(W, Tensor) or W.ndim != 2 or W.numel() == 0 or not W.is_floating_point():
+        came = f"{W.dtype} {list(W.shape)}" if isinstance(W, Tensor) else type(W).__name__
+        raise NoPropError(f"W must be a floating-point table [K, D] of label embeddings, as torch.eye(K), got {came}")
+    if not W.isfinite().all():
+        raise NoPropError("W must be finite, got NaN or infinity among the label embeddings")
+
+
+def _check_generator(generator: torch.Generator | None) -> None:
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator or None, got {generator!r}")
+
+
+def _checked_schedule(alpha_bar: Tensor, layers: list[nn.Module]) -> Tensor:
+    """alpha_bar [T + 1] of T layers, whatever rule walks them."""
+    if not isinstance(layers, (list, tuple, nn.ModuleList)):
+        raise NoPropError(f"layers must be a list of nn.Module, got {type(layers).__name__}")
+    if wrong := [type(layer).__name__ for layer in layers if not isinstance(layer, nn.Module)]:
+        raise NoPropError(f"layers must be a list of nn.Module, got a {wrong[0]} in it")
+    try:
+        alpha_bar = torch.as_tensor(alpha_bar)
+    except (TypeError, ValueError, RuntimeError):
+        raise NoPropError(f"alpha_bar must be a tensor [T + 1], as cosine_alpha_bar(T), got {alpha_bar!r}") from None
+    if alpha_bar.ndim != 1 or len(alpha_bar) != len(layers) + 1 or not layers:
+        raise NoPropError(
+            f"{len(layers)} layers, of which there must be one at least, need alpha_bar [{len(layers) + 1}], "
+            f"got {list(alpha_bar.shape)}"
+        )
+    alphas_from_alpha_bar(alpha_bar)  # raises on what lies outside (0, 1] or rises
+    return alpha_bar
 
 
 def _levels(inference: str | Tensor, num_layers: int) -> Tensor | None:
@@ -338,6 +422,8 @@ def _levels(inference: str | Tensor, num_layers: int) -> Tensor | None:
     if isinstance(inference, Tensor):
         if len(inference) != num_layers:
             raise NoPropError(f"expected one level per layer, [{num_layers}], got {list(inference.shape)}")
+        if not ((inference >= 0) & (inference <= 1)).all():
+            raise NoPropError(f"levels must lie in [0, 1], got {inference.tolist()}")
         return inference
     if inference not in ("sample", "answer"):
         raise NoPropError(f"inference must be sample, answer or levels [T], got {inference!r}")
@@ -367,7 +453,7 @@ class _Flow(_Model):
         ``num_steps`` replaces the model's own number of steps; ``callback(t, z, v)`` sees every new state.
         """
         self._check(images)
-        num_steps = self.num_steps if num_steps is None else num_steps
+        num_steps = self.num_steps if num_steps is None else _at_least_one(num_steps)
         with evaluating(self):
             features = self.block.encode(self.encoder(images))
             z = sampler(self.velocity(features), self._noise(len(images), generator), num_steps, callback)
@@ -378,6 +464,11 @@ class _Flow(_Model):
         end = {}
         self.predict(images, generator, lambda t, z, v: end.update(z=z))
         return self.distribution(end["z"])
+
+    def _times(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
+        """Random times in [0, 1), [B]."""
+        _check_generator(generator)
+        return torch.rand(batch_size, generator=generator, dtype=self.W.dtype, device=self.W.device)
 
     def identity(self) -> dict:
         return super().identity() | {"num_steps": self.num_steps}
@@ -412,21 +503,21 @@ class NoPropCT(_Flow):
     ):
         super().__init__(encoder, W)
         self.block, self.gamma, self.readout = block, gamma, readout
-        self.eta, self.num_steps = eta, _at_least_one(num_steps)
+        self.eta, self.num_steps = _at_least_zero(eta, "eta"), _at_least_one(num_steps)
 
     def identity(self) -> dict:
         return super().identity() | {"eta": self.eta}
 
     def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The paper's eq. 9 at one random time per sample: features [B, ...], labels [B] -> [B]. ``t`` is 1, the one block."""
-        u = self.W[labels]
-        time = torch.rand(len(u), generator=generator, device=u.device)
+        u = self._embedded(labels)
+        time = self._times(len(u), generator)
         gamma, rate = self.gamma(time)
         z = q_sample(u, torch.sigmoid(-gamma), self._noise(len(u), generator))
         u_hat = self._expected(self.block(features, z, time))
         # SNR = exp(-gamma), so -SNR' = gamma' exp(-gamma).
         denoising = ct_loss(u_hat, u, rate * torch.exp(-gamma), self.eta)
-        (start, end), _ = self.gamma(torch.arange(2.0, device=u.device))
+        (start, end), _ = self.gamma(torch.arange(2, dtype=u.dtype, device=u.device))
         z_0 = q_sample(u, torch.sigmoid(-start), self._noise(len(u), generator))
         return denoising + readout_loss(self.readout(z_0, self.W), labels) + kl_to_prior(u, torch.sigmoid(-end))
 
@@ -458,11 +549,14 @@ def probability_flow(u_hat: Tensor, z: Tensor, gamma: Tensor, rate: Tensor) -> T
         dz/dt &= \tfrac12 \, \gamma' \alpha \, (\alpha z - \hat u) \\
         \alpha &= \sqrt{\mathrm{sigmoid}(-\gamma)}
 
-    The ODE whose solutions from N(0, I) have at every time the marginals q(z_t | u), if u_hat is the true u.
+    The ODE whose solutions from N(0, I) have at every time the marginals q(z_t | u), if u_hat is the true u. Raises ValueError
+    unless u_hat has the shape of z.
 
     >>> probability_flow(torch.zeros(1, 2), torch.ones(1, 2), torch.tensor(0.0), torch.tensor(4.0)).round(decimals=2)
     tensor([[1., 1.]])
     """
+    if u_hat.shape != z.shape:
+        raise ValueError(f"expected u_hat and z of one shape [B, D], got {list(u_hat.shape)} and {list(z.shape)}")
     alpha = torch.sigmoid(-gamma).sqrt()
     return 0.5 * rate * alpha * (alpha * z - u_hat)
 
@@ -496,15 +590,15 @@ class NoPropFM(_Flow):
         if self.W.requires_grad and readout is None:
             raise NoPropError("learned embeddings need a readout, whose cross-entropy keeps them apart")
         self.block, self.readout = block, readout
-        self.sigma, self.num_steps = sigma, _at_least_one(num_steps)
+        self.sigma, self.num_steps = _at_least_zero(sigma, "sigma"), _at_least_one(num_steps)
 
     def identity(self) -> dict:
         return super().identity() | {"sigma": self.sigma}
 
     def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Flow matching at one random time per sample (paper, eq. 12-13): features [B, ...], labels [B] -> [B]."""
-        u = self.W[labels]
-        time = torch.rand(len(u), generator=generator, device=u.device)
+        u = self._embedded(labels)
+        time = self._times(len(u), generator)
         noise, jitter = self._noise(len(u), generator), None
         if self.sigma > 0:
             jitter = self.sigma * self._noise(len(u), generator)
@@ -522,8 +616,10 @@ class NoPropFM(_Flow):
 
     def _combined(self, scores: Tensor) -> Tensor:
         """v = scores @ W, in full precision also where autocast is on: [B, K] -> [B, D]."""
+        if scores.shape[-1] != len(self.W):
+            raise NoPropError(f"expected a class score for each row of W {list(self.W.shape)}, got {list(scores.shape)}")
         with torch.autocast(self.W.device.type, enabled=False):
-            return scores.float() @ self.W
+            return scores.to(self.W.dtype) @ self.W
 
     def classify(self, z: Tensor) -> Tensor:
         """Class with the nearest embedding: z [B, D] -> [B] int64."""

@@ -28,6 +28,7 @@ class Moments:
     """Covariances of features x [B, F] and label embeddings u [B, D], gathered batch by batch.
 
     They are summed about the first batch's mean, so that large constants in x leave the sums' digits to what varies.
+    Raises ValueError unless both sizes are at least 1.
 
     >>> x, moments = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), Moments(feature_dim=1, embed_dim=1)
     >>> moments.add(x[:2], 2 * x[:2])
@@ -37,6 +38,8 @@ class Moments:
     """
 
     def __init__(self, feature_dim: int, embed_dim: int, device: torch.device | str = "cpu"):
+        if feature_dim < 1 or embed_dim < 1:
+            raise ValueError(f"feature_dim and embed_dim must be at least 1, got {feature_dim} and {embed_dim}")
         self.count = 0
         self.origin = torch.zeros(feature_dim, device=device)
         self.sum_x, self.sum_u = torch.zeros(feature_dim, device=device), torch.zeros(embed_dim, device=device)
@@ -47,11 +50,13 @@ class Moments:
     def add(self, x: Tensor, u: Tensor, block: int = 1024) -> None:
         """Take in a batch: x [B, F], u [B, D].
 
-        Raises ValueError on other shapes.
+        Raises ValueError on other shapes and types, and on no sample.
         """
         if x.shape != (len(u), len(self.sum_x)) or u.shape[1:] != self.sum_u.shape:
             expected = f"x [B, {len(self.sum_x)}] and u [B, {len(self.sum_u)}]"
             raise ValueError(f"expected {expected}, got {list(x.shape)} and {list(u.shape)}")
+        if len(x) == 0 or not x.dtype == u.dtype == self.xx.dtype:
+            raise ValueError(f"expected at least one sample of {self.xx.dtype}, got {list(x.shape)} of {x.dtype} and {u.dtype}")
         if self.count == 0:
             self.origin = x.mean(0)
         x = x - self.origin
@@ -64,12 +69,14 @@ class Moments:
         self.count += len(x)
 
     def covariances(self) -> "Covariances":
-        """What was gathered. Raises ValueError before the first batch."""
+        """What was gathered. Raises ValueError before the first batch, and where it is not finite."""
         if self.count == 0:
             raise ValueError("no batch was added: there is nothing to solve")
         mean_x, mean_u = self.sum_x / self.count, self.sum_u / self.count
         xx = (self.xx / self.count).addr_(mean_x, mean_x, alpha=-1).triu_()
         xu, uu = self.xu / self.count - torch.outer(mean_x, mean_u), self.uu / self.count - torch.outer(mean_u, mean_u)
+        if not (xx.isfinite().all() and xu.isfinite().all() and uu.isfinite().all()):
+            raise ValueError("expected features and labels that are finite: NaN or infinity came in with one of the batches")
         return Covariances(self.origin + mean_x, mean_u, xx, xu, uu)
 
 
@@ -109,8 +116,8 @@ def ridge_regression(covariances: Covariances, ridge: float) -> Regression:
     """
     mean_x, mean_u, xx, xu, uu = covariances
     added = ridge * xx.diagonal().mean()
-    if not added > 0:
-        raise ValueError(f"expected features that vary and a ridge above 0, got a ridge of {ridge:g}")
+    if not 0 < added < float("inf"):
+        raise ValueError(f"expected features that vary and a finite ridge above 0, got a ridge of {ridge:g}")
     system = xx.clone()
     system.diagonal().add_(added)
     factor, info = torch.linalg.cholesky_ex(system, upper=True)  # reads the upper triangle alone

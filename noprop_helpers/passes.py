@@ -19,7 +19,7 @@ from .blocks import DenoisingMLP, LinearDenoiser
 from .fast_stack import MLPStack
 from .features import encode
 from .graphs import ReplayedSteps
-from .layerwise import Batch, LayerStack, fit_stack
+from .layerwise import Batch, Diverged, LayerStack, check_finite, fit_stack
 from .normal_equations import Moments, denoiser_at, ridge_regression
 from .noprop import NoPropCT, NoPropDT, NoPropFM, Propagated, evaluating
 from .settings import Settings
@@ -52,12 +52,16 @@ def seed_of(*numbers: int) -> int:
 def reseed(seed: int, device: torch.device | str = "cpu") -> None:
     """Set torch's global random state on the CPU and, where that is another one, on this device; on no other.
 
+    Raises TypeError on a seed that is no integer.
+
     >>> reseed(3)
     >>> first = torch.rand(2)
     >>> reseed(3)
     >>> torch.equal(torch.rand(2), first)
     True
     """
+    if not isinstance(seed, int):
+        raise TypeError(f"seed must be an integer, got {seed!r}")
     torch.default_generator.manual_seed(seed)
     if torch.device(device).type == "cuda":
         with torch.cuda.device(device):
@@ -83,9 +87,13 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 def shuffled(num_images: int, settings: Settings, epoch: int, device: torch.device) -> list[Tensor]:
     """The batches of an epoch, as indices; the last one is shorter, but never one image, of which BatchNorm makes nothing.
 
+    Raises ValueError where there is no image.
+
     >>> [len(batch) for batch in shuffled(9, Settings(batch_size=4), epoch=1, device="cpu")]
     [4, 5]
     """
+    if num_images < 1:
+        raise ValueError(f"expected at least one image to train on, got {num_images}")
     generator = torch.Generator().manual_seed(seed_of(settings.seed, epoch))
     order = torch.randperm(num_images, generator=generator).to(device)
     parts = list(order.split(settings.batch_size))
@@ -94,10 +102,25 @@ def shuffled(num_images: int, settings: Settings, epoch: int, device: torch.devi
     return parts
 
 
-def check_batch_size(model: Model, settings: Settings) -> None:
+def check_batch_size(model: Model, settings: Settings, num_images: int) -> None:
     """Raises NoPropError where a model with BatchNorm is to learn from one image at a time."""
-    if settings.batch_size == 1 and any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules()):
-        raise NoPropError("batch_size must be at least 2: BatchNorm takes mean and deviation over the images of a batch")
+    if min(settings.batch_size, num_images) > 1:
+        return
+    if any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules()):
+        what = "batch_size must be at least 2" if num_images > 1 else "one image is too few to train on"
+        raise NoPropError(f"{what}: BatchNorm takes mean and deviation over the images of a batch")
+
+
+@contextlib.contextmanager
+def diverging(numbers: list[int], epoch: int) -> Iterator[None]:
+    """Within it, a loss that is not finite is one line that names the layer, by its own number, the step and the epoch."""
+    try:
+        yield
+    except Diverged as error:
+        raise NoPropError(
+            f"training diverged: the loss of layer {numbers[error.layer - 1]} is not finite at step {error.batch} "
+            f"of epoch {epoch}; try a smaller learning_rate"
+        ) from None
 
 
 # --- What every pass is made of ---------------------------------------------------------------------------------------
@@ -110,6 +133,8 @@ class Inputs:
         self.encoder, self.augment, self.dropout = model.encoder, settings.augment, settings.feature_dropout
         self.fixed = not (model.train_encoder or settings.augment)
         self.values = encode_images(model.encoder, images, progress) if self.fixed else images
+        if self.fixed and not self.values.any():
+            raise NoPropError("the encoder makes 0 of every image: fit it first, as a recipe's prepare does, or look at the images")
 
     def features(self, values: Tensor) -> Tensor:
         """Some of ``self.values`` [B, ...] -> features [B, F]; draws from torch's global random state."""
@@ -168,11 +193,14 @@ def one_cycle(step: int, num_steps: int, peak: float) -> tuple[float, float]:
     """Learning rate and Adam's first-moment decay at step 0 ... num_steps - 1 of one cycle (Smith & Topin, 2019).
 
     The rate goes from peak / 25 up to the peak in 30 % of the steps, and down to peak / 250,000; the decay from 0.95 down to
-    0.85 and up again; both along a cosine.
+    0.85 and up again; both along a cosine. Raises ValueError on a step that is not in the cycle.
 
     >>> [round(one_cycle(step, 100, peak=1.0)[0], 2) for step in (0, 29, 99)]
     [0.04, 1.0, 0.0]
     """
+
+    if num_steps < 1 or not 0 <= step < num_steps:
+        raise ValueError(f"expected num_steps of at least 1 and a step from 0 to {num_steps - 1}, got {num_steps} and {step}")
 
     def between(start: float, end: float, share: float) -> float:
         return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
@@ -251,7 +279,7 @@ class Together:
         settings, device = self.settings, self.labels.device
         batches = shuffled(len(self.labels), settings, epoch, device)
         bar = self.progress(batches, f"epoch {epoch}/{settings.epochs}")
-        with seeded(0, device), autocast(settings, device):
+        with diverging(self.numbers, epoch), seeded(0, device), autocast(settings, device):
             losses = fit_stack(self.stack, self.optimizer, self._noised(epoch, batches, bar), self.model.layer_losses)
         forget_old_moments(self.optimizer)
         self.stack.copy_to(self.layers)
@@ -300,16 +328,20 @@ class InTurn:
         steps = [(t, i) for t in self.numbers for i in range(len(batches))]
         if settings.order == "interleaved":
             steps.sort(key=lambda step: step[1])
-        totals = {t: torch.zeros((), device=device) for t in self.numbers}
+        losses = {t: torch.empty(len(batches), device=device) for t in self.numbers}
         with seeded(0, device):
             for t, i in self.progress(steps, f"epoch {epoch}/{settings.epochs}"):
                 reseed(seed_of(settings.seed, epoch, t, i), device)
                 self.set_rate(epoch, i)  # every layer goes through a cycle of its own
                 with autocast(settings, device):
                     x = self.inputs.features(self.inputs.values[batches[i]])
-                totals[t] += self.step(t, x, self.labels[batches[i]])
+                losses[t][i] = self.step(t, x, self.labels[batches[i]])
+        every = torch.stack(list(losses.values()), 1).cpu()  # [batches, layers]
+        with diverging(self.numbers, epoch):
+            for k in range(1, len(self.numbers) + 1) if settings.order == "layer" else [len(self.numbers)]:
+                check_finite(every[:, :k])  # the first one in time, where layer follows on layer
         forget_old_moments(self.optimizer)
-        return (torch.stack(list(totals.values())) / len(batches)).cpu()
+        return every.mean(0)
 
     def _step(self, t: int, x: Tensor, y: Tensor) -> Tensor:
         """Train layer t on one batch: -> its mean loss."""

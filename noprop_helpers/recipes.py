@@ -8,12 +8,13 @@ A recipe is a frozen dataclass. Its fields are the model's own settings, and it 
 """
 
 import dataclasses
+import numbers
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from . import NoPropError
+from . import NoPropError, needs
 from .backprop import BackpropNet, NeuralODE
 from .blocks import (
     ConvBlock, ConvEncoder, DenoisingMLP, LinearDenoiser, LinearReadout, RadialReadout, ResidualBlock, Standardize, TimedConvBlock,
@@ -267,7 +268,8 @@ class _Paper:
 def embedding_start(name: str, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
     """Where the paper's trained tables start: "learned" [K, 20] or "prototype" [K, C*H*W].
 
-    Learned ones start orthonormal where that is possible, else Gaussian; prototypes start at each class's medoid.
+    Learned ones start orthonormal where that is possible, else Gaussian; prototypes start at each class's medoid. Raises
+    NoPropError on other names.
 
     >>> images, labels = torch.rand(6, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     >>> embedding_start("prototype", images, labels, 3, torch.Generator().manual_seed(0)).shape
@@ -275,6 +277,8 @@ def embedding_start(name: str, images: Tensor, labels: Tensor, num_classes: int,
     """
     if name == "prototype":
         return prototypes(images, labels, num_classes)
+    if name != "learned":
+        raise NoPropError(f"expected a table that is trained, learned, prototype; got {name!r}")
     start = orthogonal if num_classes <= 20 else gaussian
     return start(num_classes, 20, torch.Generator().manual_seed(generator.initial_seed()))
 
@@ -396,10 +400,8 @@ class PaperAdjoint(_Paper):
     embedding: str = "one_hot"
 
     def build(self, shape: Shape) -> Propagated:
-        try:
+        with needs("torchdiffeq", "the recipe paper-adjoint"):
             from torchdiffeq import odeint_adjoint
-        except ImportError:
-            raise NoPropError("the recipe paper-adjoint needs torchdiffeq: pip install torchdiffeq") from None
         W, block = self._table(shape), TimedConvBlock(*self._sizes(shape))
         readout = LinearReadout(W.shape[1], shape.num_classes)
         return Propagated(_unfitted(shape), NeuralODE(block, W, readout, odeint_adjoint, self.num_steps))
@@ -428,16 +430,20 @@ def recipe_named(name: str) -> Recipe:
     >>> recipe_named("local").num_steps
     10
     """
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise NoPropError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
     return RECIPES[name]()
 
 
 def _check_at_least(smallest: int, recipe: Recipe, *names: str) -> None:
+    kinds = {field.name: field.type for field in dataclasses.fields(recipe)}
     for name in names:
-        if not smallest <= getattr(recipe, name) <= LARGEST:
-            bound = f"at most {LARGEST:,}" if getattr(recipe, name) > LARGEST else f"at least {smallest}"
-            raise NoPropError(f"{name} must be {bound}, got {getattr(recipe, name)}")
+        value, whole = getattr(recipe, name), kinds[name] is int
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
+            raise NoPropError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
+        if not smallest <= value <= LARGEST:  # neither is NaN
+            bound = f"at most {LARGEST:,}" if value > LARGEST else f"at least {smallest}"
+            raise NoPropError(f"{name} must be {bound}, got {value}")
 
 
 def _check_centres(num_centres: int) -> None:

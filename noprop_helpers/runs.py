@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import NoPropError, checkpoints
 from .checkpoints import CheckpointError
-from .data import Dataset, dataset_checksum
+from .data import Dataset, check_dataset, dataset_checksum
 from .noprop import NoPropDT
 from .passes import Model, Progress, seed_of, seeded, silent
 from .recipes import RECIPES, Recipe, Shape, recipe_named
@@ -32,6 +32,8 @@ class Run:
 
     ``inference_runs``: how often the test split is walked with fresh noise. ``steps``: numbers of inference steps at which a
     continuous-time model is measured too. ``each_layer``: whether every layer of a chain is also asked alone.
+
+    Raises NoPropError on numbers of runs or steps that are no counts.
     """
 
     recipe: str
@@ -41,6 +43,12 @@ class Run:
     inference_runs: int = 1
     steps: tuple[int, ...] = ()
     each_layer: bool = False
+
+    def __post_init__(self):
+        if type(self.inference_runs) is not int or self.inference_runs < 1:
+            raise NoPropError(f"inference_runs must be an integer of at least 1, got {self.inference_runs!r}")
+        if not isinstance(self.steps, (tuple, list)) or not all(type(number) is int and number > 0 for number in self.steps):
+            raise NoPropError(f"steps must be a tuple of integers of at least 1, got {self.steps!r}")
 
 
 class Trained(NamedTuple):
@@ -67,7 +75,7 @@ def plan(dataset: Dataset, recipe: str = "shared", changes: dict[str, str] | Non
     """A run of a recipe with its own settings for this data set, but for ``changes``: name of a setting -> text.
 
     Names are the fields of ``Settings`` and of the recipe, e.g. {"learning_rate": "3e-3", "num_steps": "5"}. Raises
-    NoPropError where there is no such recipe or setting, a text does not fit, or the data have only one class.
+    NoPropError where there is no such recipe or setting, a text does not fit, or the data have only one class or no image.
 
     >>> from noprop_helpers.data import load_dataset
     >>> plan(load_dataset("digits"), "local", {"epochs": "3", "num_steps": "5"}).settings.epochs
@@ -75,6 +83,8 @@ def plan(dataset: Dataset, recipe: str = "shared", changes: dict[str, str] | Non
     """
     if dataset.num_classes < 2:
         raise NoPropError(f"{dataset.name} has one class, {dataset.class_names[0]!r}: there is nothing to tell apart")
+    if len(dataset.train_labels) == 0:
+        raise NoPropError(f"{dataset.name}: expected at least one image to train on, got none")
     model, changes = recipe_named(recipe), changes or {}
     settings = model.settings(shape_of(dataset))
     own, general = ({field.name for field in dataclasses.fields(value)} for value in (model, settings))
@@ -124,7 +134,7 @@ def run(
     """Build the run's model, train it, and measure it on the test split.
 
     Seconds of training include fitting and computing features, not reading the data or measuring. ``checkpoint``, ``resume``
-    and ``checkpoint_every`` as in ``Keeper``.
+    and ``checkpoint_every`` as in ``Keeper``. Raises DataError on a data set that cannot be trained and measured on.
 
     >>> from noprop_helpers.data import load_dataset
     >>> digits = load_dataset("digits")
@@ -132,6 +142,7 @@ def run(
     >>> trained.results["test_accuracy"] > 0.9
     True
     """
+    check_dataset(dataset)
     run = dataclasses.replace(run, settings=run.settings.on(device))
     keeper = Keeper(checkpoint, resume, checkpoint_every, description(run, dataset))
     model, losses = trained(run, dataset, device, keeper, progress)
@@ -157,11 +168,7 @@ def trained(
     run.model.prepare(model, images, labels, torch.Generator(device).manual_seed(run.settings.seed))
     model.to(device)
     look = after_epoch and (lambda epoch: after_epoch(model))
-    losses = fit(model, images, labels, run.settings, keeper=keeper, progress=progress, after_epoch=look)
-    if not losses.isfinite().all():
-        epoch = losses.isfinite().all(1).tolist().index(False) + 1
-        raise NoPropError(f"training diverged: the loss of epoch {epoch} is not finite; try a smaller learning_rate")
-    return model, losses
+    return model, fit(model, images, labels, run.settings, keeper=keeper, progress=progress, after_epoch=look)
 
 
 def num_parameters(model: Model) -> int:
@@ -231,8 +238,10 @@ def _ways(model: Model, run: Run) -> dict:
 def accuracy_by_class(classes: Tensor, dataset: Dataset) -> dict[str, float | None]:
     """Of the test images of every class, the share that was said to be of it: classes [M] -> class name -> share.
 
-    None for a class without test images.
+    None for a class without test images. Raises ValueError unless there is a class for every test image.
     """
+    if classes.shape != dataset.test_labels.shape:
+        raise ValueError(f"expected {len(dataset.test_labels)} classes, one per test image, got {list(classes.shape)}")
     right = classes.cpu() == dataset.test_labels.cpu()
     own = [right[dataset.test_labels.cpu() == k] for k in range(dataset.num_classes)]
     return {name: one.double().mean().item() if len(one) else None for name, one in zip(dataset.class_names, own)}
@@ -279,9 +288,11 @@ def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Loaded
 def join(paths: Sequence[str | Path], device: torch.device | str = "cpu") -> Loaded:
     """One model from files that hold some of its layers each, trained apart.
 
-    Raises CheckpointError where layers are missing or come twice, a part is not trained to its end, or two parts are not of
+    Raises CheckpointError where there is no file, layers are missing or come twice, a part is not trained to its end, or two parts are not of
     one run: another seed, other settings, other data.
     """
+    if not paths:
+        raise CheckpointError("expected at least one file to join, got none")
     contents = {str(path): checkpoints.load(path, device) for path in paths}
     if len(contents) < len(paths):
         raise CheckpointError(f"a file is named twice: {', '.join(map(str, paths))}")

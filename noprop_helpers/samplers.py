@@ -7,6 +7,7 @@ In continuous time ``velocity(t, z)`` returns dz/dt [B, D] at a time t in [0, 1]
 Nothing here draws the start: the caller does, so that one start can be walked with several rules.
 """
 
+import numbers
 from typing import Callable
 
 import torch
@@ -33,7 +34,8 @@ def sample_posterior(
     a, b, c are the [T] posterior coefficients of the schedule; entry t - 1 belongs to layer t. If u_hat is the true u,
     the states have exactly the marginals q(z_t | u) of the forward process.
 
-    Raises ValueError on tables of several lengths, and where a guess has not the shape of z.
+    Raises ValueError on tables that are no vectors of one length, not finite, or hold a variance c below 0, and where a guess
+    has not the shape of z.
 
     >>> u = torch.tensor([[0.0, 1.0]])
     >>> a, b, c = torch.tensor([1.0, 0.5]), torch.tensor([0.0, 0.5]), torch.tensor([0.0, 0.3])
@@ -41,6 +43,9 @@ def sample_posterior(
     tensor([[0., 1.]])
     """
     _check(z_T, a, b, c)
+    if (c < 0).any():  # its root would be imaginary, and so would be the states
+        raise ValueError(f"the variances c must be at least 0, got {c.tolist()}")
+    _check_generator(generator)
     z = z_T
     for t in range(len(a), 0, -1):
         u_hat = _call(denoise, t, z)
@@ -73,6 +78,7 @@ def sample_renoise(
     tensor([[0., 1.]])
     """
     _check(z_T, levels)
+    _check_generator(generator)
     if not ((levels >= 0) & (levels <= 1)).all():
         raise ValueError(f"levels must lie in [0, 1], got {levels.tolist()}")
     z = z_T
@@ -129,22 +135,34 @@ def sample_heun(velocity: Velocity, z_1: Tensor, num_steps: int, callback: Callb
 def _step_size(z_1: Tensor, num_steps: int) -> float:
     if z_1.ndim != 2:
         raise ValueError(f"z_1 must have shape [B, D], got {list(z_1.shape)}")
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    if isinstance(num_steps, bool) or not isinstance(num_steps, numbers.Integral) or num_steps < 1:
+        raise ValueError(f"num_steps must be an integer, at least 1, got {num_steps!r}")
     return 1 / num_steps
 
 
 def _check(z_T: Tensor, *tables: Tensor) -> None:
     if z_T.ndim != 2:
         raise ValueError(f"z_T must have shape [B, D], got {list(z_T.shape)}")
+    if not all(isinstance(table, Tensor) for table in tables):
+        raise ValueError(f"per-layer tables must be tensors, got {[type(table).__name__ for table in tables]}")
     shapes = [list(table.shape) for table in tables]
     if len(shapes[0]) != 1 or shapes[0][0] < 1 or shapes != shapes[:1] * len(shapes):
         raise ValueError(f"per-layer tables must all have one shape [T] with T >= 1, got {shapes}")
+    for table in tables:  # once a walk, which reads every entry as a number
+        if not table.isfinite().all():
+            raise ValueError(f"per-layer tables must be finite, got {table.tolist()}")
+
+
+def _check_generator(generator: torch.Generator | None) -> None:
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator or None, got {generator!r}")
 
 
 def _call(guess: Denoise | Velocity, t: float, z: Tensor) -> Tensor:
     """What the layer or the velocity says at time t, which must have the shape of z."""
     value = guess(t, z)
+    if not isinstance(value, Tensor):
+        raise ValueError(f"at time {t}, expected a tensor of the shape of z, {list(z.shape)}, got {type(value).__name__}")
     if value.shape != z.shape:
         raise ValueError(f"at time {t}, expected a value of the shape of z, {list(z.shape)}, got {list(value.shape)}")
     return value

@@ -10,6 +10,7 @@ way: its ``t`` is our ``T - t``.
 """
 
 import math
+import numbers
 from typing import NamedTuple
 
 import torch
@@ -36,6 +37,7 @@ def linear_alphas(num_steps: int, start: float = 1.0, end: float = 0.1) -> Tenso
     """
     _check_num_steps(num_steps)
     for name, value in (("start", start), ("end", end)):
+        _check_number(name, value)
         if not 0.0 < value <= 1.0:
             raise ValueError(f"{name} must lie in (0, 1], got {value}")
     return torch.linspace(start, end, num_steps, dtype=torch.float64)
@@ -49,7 +51,7 @@ def alpha_bar_from_alphas(alphas: Tensor) -> Tensor:
 
     Raises ValueError unless ``alphas`` is a non-empty vector with every entry in (0, 1].
     """
-    alphas = torch.as_tensor(alphas)
+    alphas = _numbers("alphas", alphas)
     if alphas.ndim != 1 or len(alphas) == 0:
         raise ValueError(f"alphas must be a vector of T >= 1 entries, got shape {list(alphas.shape)}")
     alphas = alphas.double()
@@ -70,12 +72,15 @@ def cosine_alpha_bar(
     finite; an affine map, unlike clamping, keeps the table strictly decreasing for every T. The NoProp paper names
     the cosine schedule but neither offset nor ends: these defaults are our choice.
 
-    Raises ValueError unless num_steps >= 1, offset >= 0 and 0 < noise_end < clean_end <= 1.
+    Raises ValueError unless num_steps >= 1, offset >= 0 and 0 < noise_end < clean_end <= 1, and on an offset so large that
+    rounding leaves no cosine.
 
     >>> cosine_alpha_bar(2, offset=0.0, clean_end=0.9, noise_end=0.1)
     tensor([0.9000, 0.5000, 0.1000], dtype=torch.float64)
     """
     _check_num_steps(num_steps)
+    for name, value in (("offset", offset), ("clean_end", clean_end), ("noise_end", noise_end)):
+        _check_number(name, value)
     if not (offset >= 0 and 0.0 < noise_end < clean_end <= 1.0):
         raise ValueError(
             "expected offset >= 0 and 0 < noise_end < clean_end <= 1, "
@@ -83,6 +88,8 @@ def cosine_alpha_bar(
         )
     time = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
     f = torch.cos((time + offset) / (1 + offset) * math.pi / 2) ** 2
+    if not f[0] > f[-1]:
+        raise ValueError(f"an offset of {offset} leaves nothing of the cosine: expected one well below 1000")
     shape = (f - f[-1]) / (f[0] - f[-1])  # 1 at t = 0, 0 at t = T
     return noise_end + (clean_end - noise_end) * shape
 
@@ -104,12 +111,15 @@ def snr(alpha_bar: Tensor) -> Tensor:
 
     .. math:: \mathrm{SNR}(t) = \bar\alpha_t / (1 - \bar\alpha_t)
 
-    Any shape. It takes alpha_bar, the signal left after all steps so far, not the alpha of one step.
+    Any shape. It takes alpha_bar, the signal left after all steps so far, not the alpha of one step. Raises ValueError
+    outside [0, 1].
 
     >>> snr(torch.tensor([0.75, 0.5, 0.2]))
     tensor([3.0000, 1.0000, 0.2500])
     """
-    alpha_bar = torch.as_tensor(alpha_bar)
+    alpha_bar = _numbers("alpha_bar", alpha_bar)
+    if not ((alpha_bar >= 0) & (alpha_bar <= 1)).all():
+        raise ValueError(f"alpha_bar must lie in [0, 1], got {alpha_bar.tolist()}")
     return alpha_bar / (1 - alpha_bar)
 
 
@@ -185,7 +195,7 @@ class LearnedGamma(nn.Module):
     The end points gamma_0 < gamma_1 are trained too; their distance is a softplus, so that they cannot cross. As printed
     in the paper, eq. 67 swaps the two ends; its initial values are not given, ours are arguments.
 
-    Raises ValueError unless gamma_0 < gamma_1.
+    Raises ValueError unless gamma_0 < gamma_1, both finite, and there is a hidden unit.
 
     >>> gamma, rate = LearnedGamma(-5.0, 5.0)(torch.tensor([0.0, 0.5, 1.0]))
     >>> gamma.detach().round(decimals=2)[[0, 2]]
@@ -196,8 +206,12 @@ class LearnedGamma(nn.Module):
 
     def __init__(self, gamma_0: float = -5.0, gamma_1: float = 5.0, hidden_dim: int = 32):
         super().__init__()
-        if not gamma_0 < gamma_1:
-            raise ValueError(f"expected gamma_0 < gamma_1 (time counts noise), got {gamma_0} and {gamma_1}")
+        _check_number("gamma_0", gamma_0)
+        _check_number("gamma_1", gamma_1)
+        if not gamma_0 < gamma_1 or math.isinf(gamma_1 - gamma_0):
+            raise ValueError(f"expected finite gamma_0 < gamma_1 (time counts noise), got {gamma_0} and {gamma_1}")
+        if isinstance(hidden_dim, bool) or not isinstance(hidden_dim, int) or hidden_dim < 1:
+            raise ValueError(f"hidden_dim must be an integer >= 1, got {hidden_dim!r}")
         self.gamma_0 = nn.Parameter(torch.tensor(float(gamma_0)))
         self.raw_range = nn.Parameter(torch.tensor(_inverse_softplus(gamma_1 - gamma_0)))
         # Hidden units switch at times spread over [0, 1]; together with the linear term, g starts out nearly straight.
@@ -233,8 +247,24 @@ def _check_num_steps(num_steps: int) -> None:
         raise ValueError(f"num_steps must be an integer >= 1, got {num_steps!r}")
 
 
+def _check_number(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+
+
+def _numbers(name: str, value: Tensor) -> Tensor:
+    """A tensor of what can be one: a list, an array, a number."""
+    try:
+        value = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be a tensor of numbers, got {value!r}") from None
+    if value.is_complex():
+        raise ValueError(f"{name} must be a tensor of real numbers, got {value.dtype}")
+    return value
+
+
 def _check_alpha_bar(alpha_bar: Tensor) -> Tensor:
-    alpha_bar = torch.as_tensor(alpha_bar)
+    alpha_bar = _numbers("alpha_bar", alpha_bar)
     if alpha_bar.ndim != 1 or len(alpha_bar) < 2:
         raise ValueError(f"alpha_bar must be a vector of T + 1 >= 2 entries, got shape {list(alpha_bar.shape)}")
     alpha_bar = alpha_bar.double()

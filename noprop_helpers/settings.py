@@ -1,6 +1,7 @@
 """What configures a training run: one frozen dataclass, and how to change any field of one from text."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from .benchmark import computes_bfloat16
 ORDERS = ("together", "layer", "interleaved", "solved")
 OPTIMIZERS = ("adam", "adamw")
 PRECISIONS = ("float32", "bfloat16", "auto")
+_KINDS = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
+        self._check_types()
         for name, choices in (("optimizer", OPTIMIZERS), ("order", ORDERS), ("precision", PRECISIONS)):
             if getattr(self, name) not in choices:
                 raise NoPropError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
@@ -83,6 +86,16 @@ class Settings:
                 "order solved takes one pass over all features, and a ridge: epochs 1, feature_dropout 0 and weight_decay "
                 f"above 0, got {self.epochs}, {self.feature_dropout} and {self.weight_decay}"
             )
+
+    def _check_types(self) -> None:
+        """A text or a half would otherwise be found in the middle of the training, or not at all."""
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), _KINDS.get(field.type)
+            if kind and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
+                raise NoPropError(f"{field.name} must be of type {field.type.__name__}, got {value!r}")
+        whole = self.layers is None or isinstance(self.layers, (tuple, list)) and all(type(t) is int for t in self.layers)
+        if not whole:
+            raise NoPropError(f"layers must be None or a tuple of numbers from 1, got {self.layers!r}")
 
     def on(self, device: torch.device | str) -> "Settings":
         """These settings with "auto" replaced by what the device computes in hardware."""
@@ -115,6 +128,8 @@ def layer_numbers(text: str) -> tuple[int, ...]:
     >>> layer_numbers("1,4-6")
     (1, 4, 5, 6)
     """
+    if not isinstance(text, str):
+        raise NoPropError(f"expected layers such as 1-5 or 1,3, got {text!r}")
     try:
         parts = [part.partition("-") for part in text.split(",")]
         ranges = [range(int(first), int(last if dash else first) + 1) for first, dash, last in parts]
@@ -127,6 +142,7 @@ def layer_numbers(text: str) -> tuple[int, ...]:
 
 def _read(name: str, text: str, kind: Any) -> Any:
     """A field's value from its text, by the field's own type."""
+    text = str(text)  # a number is as good
     readers = {int: int, float: float, str: str, bool: {"true": True, "false": False}.__getitem__}
     try:
         return readers.get(kind, layer_numbers)(text)

@@ -121,15 +121,18 @@ def fit(
     A frozen layer stays as it is, and a frozen encoder is run over the images once. ``progress(iterable, description)`` may
     wrap long loops; ``after_epoch(epoch)`` sees the updated model, in evaluation mode, as it is left in the end.
 
-    Raises ValueError on images and labels that cannot be trained on, NoPropError on settings that do not fit the model.
+    Raises ValueError on images and labels that cannot be trained on, NoPropError on settings that do not fit the model and,
+    after an epoch in which a loss was not finite, with the layer and the step.
 
     >>> from noprop_helpers.recipes import RECIPES, Shape
     >>> model = RECIPES["shared"]().build(Shape((1, 8, 8), num_classes=2, num_images=20))
     >>> fit(model, torch.rand(20, 1, 8, 8), torch.arange(20) % 2, Settings(epochs=3)).shape  # of ten layers
     torch.Size([3, 10])
     """
-    check_images(images, labels, len(model.W))
-    check_batch_size(model, settings)
+    if not isinstance(model, Model) or not isinstance(settings, Settings):
+        raise TypeError(f"expected a NoProp model and Settings, got {type(model).__name__} and {type(settings).__name__}")
+    model.check_training(images, labels)
+    check_batch_size(model, settings, len(images))
     settings, keeper = settings.on(images.device), keeper or Keeper()
     history = keeper.begin(model, settings, images, labels)
     one_pass = PASSES[settings.order](model, images, labels, settings, progress)

@@ -53,7 +53,7 @@ def test_conv_encoder_is_the_notebooks():
     torch.testing.assert_close(encoder(images), linear(hidden.flatten(1)))
 
 
-@pytest.mark.parametrize("shape, padding", [((1, 8, 8), 1), ((3, 32, 32), 1), ((3, 10, 24), 0)])
+@pytest.mark.parametrize("shape, padding", [((1, 8, 8), 1), ((3, 32, 32), 1), ((3, 10, 24), 0), ((1, 9, 13), 2)])
 def test_conv_encoder_on_other_images(shape, padding):
     assert ConvEncoder(shape, feature_dim=7, padding=padding)(torch.rand(2, *shape)).shape == (2, 7)
 
@@ -74,6 +74,8 @@ def test_expected_embedding_is_a_mean_of_rows():
     W = torch.tensor([[1.0, 0.0], [0.0, 1.0], [4.0, 4.0]])
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]]))
     torch.testing.assert_close(expected_embedding(logits, W), torch.tensor([[1.5, 1.25], [4.0, 4.0]]))
+    stacked = torch.stack([logits, logits.flip(0), logits])  # of three layers at once
+    torch.testing.assert_close(expected_embedding(stacked, W), torch.stack([expected_embedding(one, W) for one in stacked]))
 
 
 def test_a_third_convolution_and_batchnorm_written_out():
@@ -99,7 +101,14 @@ def test_a_third_convolution_and_batchnorm_written_out():
         (lambda: DenoisingMLP()(torch.ones(2, 128), torch.ones(1, 10)), r"\[2, 128\] and \[1, 10\]"),
         (lambda: ConvEncoder()(torch.ones(2, 28, 28)), r"expected images \[B, 1, 28, 28\], got \[2, 28, 28\]"),
         (lambda: ConvEncoder((1, 8, 8)), "too small for padding=0"),
+        (
+            lambda: ConvEncoder((1, 9, 20)),
+            r"^images of shape \(1, 9, 20\) are too small for padding=0 and 2 convolutions: "
+            "sides of 4 pixels are enough with padding=1, each unpadded convolution takes more$",
+        ),
+        (lambda: ConvEncoder((1, 20, 9)), "too small for padding=0"),
         (lambda: expected_embedding(torch.ones(2, 3), torch.ones(4, 2)), "one K"),
+        (lambda: expected_embedding(torch.ones(2, 3), torch.ones(3, 2, 2)), r"got \[2, 3\], \[3, 2, 2\]"),
     ],
 )
 def test_errors(call, message):
@@ -118,6 +127,7 @@ def test_conv_block_is_figure_6():
     convolutions, linear, norm = block.image_path
     conv_1, conv_2, conv_3 = (m for m in convolutions if isinstance(m, nn.Conv2d))
     assert [m.p for m in convolutions if isinstance(m, nn.Dropout)] == [0.2, 0.2, 0.2]
+    assert [m.padding for m in (conv_1, conv_2, conv_3)] == [(1, 1)] * 3
     hidden = torch.max_pool2d(torch.relu(conv_1(images)), 2)
     hidden = torch.max_pool2d(torch.relu(conv_3(torch.relu(conv_2(hidden)))), 2)
     features = norm(linear(hidden.flatten(1)))
@@ -149,6 +159,100 @@ def test_conv_blocks_fit_images_and_states(kind, shape, image_sized):
     block = kind(shape, embed_dim, 7, image_sized=image_sized)
     time = (torch.rand(4),) if kind is TimedConvBlock else ()
     assert block(torch.rand(4, *shape), torch.randn(4, embed_dim), *time).shape == (4, 7)
+
+
+def figure_6_convolutions(path, images):
+    """Three convolutions with ReLU, pooled after the first and the last, flattened, and one linear layer."""
+    conv_1, conv_2, conv_3 = (m for m in path.modules() if isinstance(m, nn.Conv2d))
+    (linear,) = (m for m in path.modules() if isinstance(m, nn.Linear))
+    hidden = torch.max_pool2d(torch.relu(conv_1(images)), 2)
+    hidden = torch.max_pool2d(torch.relu(conv_3(torch.relu(conv_2(hidden)))), 2)
+    return linear(hidden.flatten(1))
+
+
+def test_timed_conv_block_written_out():
+    block, images, z, t = TimedConvBlock().eval(), torch.rand(3, 1, 28, 28), torch.randn(3, 10), torch.rand(3)
+    features = torch.relu(figure_6_convolutions(block.image_path, images))
+    state, time = torch.relu(block.state_path[0](z)), torch.relu(block.time_path[0](timestep_embedding(t)))
+    first, second, third = (m for m in block.fuse if isinstance(m, nn.Linear))
+    expected = third(torch.relu(second(torch.relu(first(torch.cat([features, state, time], 1))))))
+    torch.testing.assert_close(block(images, z, t), expected)
+    assert expected.shape == (3, 10) and (second.in_features, second.out_features) == (256, 128)
+
+
+@pytest.mark.parametrize("kind", [ConvBlock, TimedConvBlock])
+def test_an_image_sized_state_goes_through_the_same_layers_as_the_image(kind):
+    """Weights of its own; BatchNorm or ReLU at its end, as at the image's."""
+    block, z = kind((2, 8, 9), 2 * 8 * 9, image_sized=True).eval(), torch.randn(3, 2 * 8 * 9)
+    if kind is ConvBlock:
+        for norm in (block.image_path[-1], block.state_path[-1]):
+            nn.init.normal_(norm.running_mean)
+    end = block.state_path[-1] if kind is ConvBlock else torch.relu
+    images = z.view(3, 2, 8, 9)
+    torch.testing.assert_close(block.state_path(z), end(figure_6_convolutions(block.state_path, images)))
+    assert [type(m) for m in block.state_path[1:]] == [type(m) for m in block.image_path]
+    assert not torch.allclose(block.state_path(z), block.encode(images))
+
+
+def test_residual_block_written_out():
+    """A ResNet-9's convolutions: two residual pairs, three halvings, the largest value over what is left of the image."""
+    block = ResidualBlock((3, 17, 28), 5, 7, width=4).eval()
+    for norm in (m for m in block.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    convolutions = [m for m in block.image_path.modules() if isinstance(m, nn.Conv2d)]
+    norms = iter(m for m in block.image_path.modules() if isinstance(m, nn.BatchNorm2d))
+    assert [m.out_channels for m in convolutions] == [4, 8, 8, 8, 16, 32, 32, 32]
+    assert all(m.bias is None for m in convolutions)  # BatchNorm takes it off again
+    steps = iter(convolutions)
+
+    def step(x):
+        return torch.relu(next(norms)(next(steps)(x)))
+
+    images, z = torch.rand(4, 3, 17, 28), torch.randn(4, 5)
+    x = torch.max_pool2d(step(step(images)), 2)
+    x = x + step(step(x))
+    x = torch.max_pool2d(step(x), 2)
+    x = torch.max_pool2d(step(x), 2)
+    x = (x + step(step(x))).amax((2, 3))
+    first, second = (m for m in block.fuse if isinstance(m, nn.Linear))
+    expected = second(torch.relu(first(torch.cat([x, torch.relu(block.state_path[0](z))], 1))))
+    torch.testing.assert_close(block(images, z), expected)
+
+
+def test_sizes_where_nobody_says():
+    block = ResidualBlock()
+    assert block.image_path[0].out_channels == 64 and block.image_shape == (3, 32, 32)
+    for other in (block, TimedConvBlock(), ConvBlock()):
+        assert other.embed_dim == 10 and other.fuse[-1].out_features == 10
+    assert RadialReadout(3, 3).sigma == 1.0
+
+
+@pytest.mark.parametrize("kind, side", [(ConvBlock, 4), (TimedConvBlock, 4), (ResidualBlock, 8)])
+def test_the_smallest_images_that_a_block_takes(kind, side):
+    time = (torch.rand(2),) if kind is TimedConvBlock else ()
+    for shape in ((1, side, side + 3), (1, side + 3, side)):
+        assert kind(shape)(torch.rand(2, *shape), torch.randn(2, 10), *time).shape == (2, 10)
+    for shape in ((1, side - 1, side), (1, side, side - 1)):
+        with pytest.raises(ValueError, match="too small"):
+            kind(shape)
+
+
+@pytest.mark.parametrize("kind", [ConvEncoder, ConvBlock, TimedConvBlock, ResidualBlock])
+def test_convolutions_lie_in_memory_as_a_cpu_likes_them(kind):
+    for weight in (m.weight for m in kind().modules() if isinstance(m, nn.Conv2d)):
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_time_joins_the_state_in_its_own_type_and_place():
+    block, z = TimedConvBlock((1, 8, 8)).double().eval(), torch.randn(2, 10, dtype=torch.float64)
+    features = block.encode(torch.rand(2, 1, 8, 8, dtype=torch.float64))
+    assert block.head(features, z, torch.rand(2)).dtype == torch.float64  # a time in float32 is welcome
+    t = torch.tensor([0.25])
+    expected = timestep_embedding(t, 2)
+    with torch.device("meta"):  # whatever the device where tensors are made that do not say
+        torch.testing.assert_close(timestep_embedding(t, 2), expected)
+    torch.testing.assert_close(expected, torch.tensor([[math.cos(250.0), math.sin(250.0)]]))
 
 
 def test_residual_block_uses_image_and_state():
@@ -212,8 +316,12 @@ def test_labels_of_no_length_start_a_readout_without_a_preference():
         (lambda: ConvBlock((1, 8, 8), 10, image_sized=True), "has D = 64, got 10"),
         (lambda: ConvBlock()(torch.rand(2, 1, 8, 8), torch.randn(2, 10)), r"expected images \[B, 1, 28, 28\]"),
         (lambda: ConvBlock()(torch.rand(2, 1, 28, 28), torch.randn(3, 10)), r"expected z \[2, 10\].*got \[3, 10\]"),
+        (lambda: ConvBlock()(torch.rand(2, 1, 28, 28), torch.randn(2, 11)), r"expected z \[2, 10\].*got \[2, 11\]"),
+        (lambda: ConvBlock()(torch.rand(2, 1, 28, 28), torch.randn(2, 10, 1)), r"expected z \[2, 10\].*got \[2, 10, 1\]"),
         (lambda: timestep_embedding(torch.rand(3), 7), "even dim"),
-        (lambda: RadialReadout(3, 3, sigma=0), "sigma must be positive, got 0"),
+        (lambda: timestep_embedding(torch.rand(3), 0), r"got \[3\] and 0"),
+        (lambda: timestep_embedding(torch.rand(3, 1)), r"t \[B\] and an even dim, got \[3, 1\]"),
+        (lambda: RadialReadout(3, 3, sigma=0), "sigma must be positive and finite, got 0"),
         (lambda: LinearReadout(4, 3).start_nearest(torch.eye(4)), r"expected W \[3, 4\], got \[4, 4\]"),
     ],
 )

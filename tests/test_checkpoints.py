@@ -56,6 +56,21 @@ def test_a_file_cannot_execute_anything(tmp_path):
     assert (tmp_path / "made").exists()
 
 
+def test_not_even_where_torch_is_told_to(tmp_path, monkeypatch):
+    """By this variable somebody's old files are read, without a look, wherever code does not say what it wants."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    torch.save({"format": checkpoints.FORMAT, "state": Malicious(tmp_path / "made")}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match=r"evil.pt is not a readable checkpoint \(UnpicklingError\); train again or name"):
+        checkpoints.load(tmp_path / "evil.pt")
+    assert not (tmp_path / "made").exists()
+
+
+def test_tensors_come_where_they_are_wanted(tmp_path):
+    checkpoints.save(tmp_path / "a.pt", {"state": nn.Linear(3, 2).state_dict()})
+    for device in ("cpu", "meta"):
+        assert checkpoints.load(tmp_path / "a.pt", device)["state"]["weight"].device.type == device
+
+
 def test_an_old_file_survives_a_failed_write(tmp_path):
     checkpoints.save(tmp_path / "a.pt", {"x": 1})
     with pytest.raises(Exception):
@@ -109,12 +124,16 @@ def test_the_first_difference_is_named_wherever_it_is():
         ({"data": "sha256:2"}, "^f has data sha256:1, expected sha256:2$"),
         ({"data": {"train": 1}}, "^f has data sha256:1, expected {'train': 1}$"),
         ({"run": {"model": None}}, "^f does not say its model; expected None$"),
+        ({"model": "mlp"}, "^f does not say its model; expected mlp$"),
     ]:
         with pytest.raises(CheckpointError, match=message):
             check_same(saved, expected, "f")
     with pytest.raises(CheckpointError) as refused:
         check_same({"alpha_bar": [0.5] * 1000}, {"alpha_bar": [0.25] * 1000}, "f")
     assert len(str(refused.value)) < 200
+    for length, shown in ((59, "x" * 59), (60, "x" * 60), (61, "x" * 60 + r"\.\.\.")):
+        with pytest.raises(CheckpointError, match=f"^f has name {shown}, expected None$"):
+            check_same({"name": "x" * length}, {"name": None}, "f")
 
 
 def test_a_checksum_is_of_shape_type_values_and_order():
@@ -141,6 +160,30 @@ def test_what_is_written_replaces_a_file_and_keeps_its_mode(tmp_path):
     path.chmod(0o640)
     write_bytes(path, b"new")
     assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == 0o640 and names_in(tmp_path) == ["a"]
+
+
+def test_what_a_kill_leaves_is_hidden_beside_the_file_and_has_its_name(tmp_path, monkeypatch):
+    """So that it is on the same disk, no pattern like *.pt finds it, and it can be told whose it was."""
+    replace, seen = os.replace, []
+    monkeypatch.setattr(os, "replace", lambda old, new: seen.append((str(old), str(new))) or replace(old, new))
+    write_bytes(tmp_path / "a.pt", b"x")
+    [(temporary, target)] = seen
+    assert temporary.startswith(str(tmp_path / ".a.pt.")) and target == str(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), KeyboardInterrupt()])
+def test_a_write_that_fails_at_its_end_leaves_nothing_beside(tmp_path, monkeypatch, error):
+    """Neither the system's refusal nor Ctrl-C: the old file is there, and no half of a new one."""
+    write_bytes(tmp_path / "a", b"old")
+
+    def refuse(old, new):
+        raise error
+
+    monkeypatch.setattr(os, "replace", refuse)
+    expected = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected, match="cannot write .*a: Permission denied" if isinstance(error, OSError) else None):
+        write_bytes(tmp_path / "a", b"new")
+    assert names_in(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path):
@@ -223,7 +266,7 @@ def test_what_cannot_be_written_is_told_before_the_work(tmp_path, name, message)
 
 def test_an_empty_name_is_no_name():
     for write in (check_writable, lambda path: write_bytes(path, b"x"), lambda path: checkpoints.save(path, {})):
-        with pytest.raises(CheckpointError, match="expected the name of a file to write, got an empty one"):
+        with pytest.raises(CheckpointError, match="^expected the name of a file to write, got an empty one$"):
             write("")
 
 

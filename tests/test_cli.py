@@ -255,7 +255,7 @@ def test_a_model_of_the_papers_comes_back_with_its_steps(shell):
     (["--preset", "local", "--set", "patch_size=9"], "patches of 9 x 9 pixels do not fit"),
     (["--preset", "paper", "--set", "embedding=one-hot"], "embedding must be one of one_hot, learned, prototype"),
     (["--preset", "paper", "--set", "order=together"], "only the small layers of a NoPropDT can be trained together"),
-    (["--preset", "paper", "--set", "learning_rate=1e38"], "training diverged: the loss of epoch"),
+    (["--preset", "paper", "--set", "learning_rate=1e38"], "training diverged: the loss of layer 1 is not finite at step 2 of epoch 1; try a smaller learning_rate"),
     # Said twice, and not the same: which one is meant?
     (["--preset", "local", "--layers", "1-3", "--set", "layers=4-5", "--checkpoint", "a.pt"],
      "layers is given twice, as 1-3 and as 4-5"),

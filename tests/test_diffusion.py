@@ -75,6 +75,48 @@ def test_dtype_follows_the_embedding():
     assert q_sample(u.float(), torch.tensor(0.5, dtype=torch.float64), torch.randn(2, 3)).dtype == torch.float32
 
 
+def test_numbers_have_the_precision_of_the_embedding():
+    """0.3 is another number in float32, and nothing says which one was meant."""
+    u, noise = torch.randn(2, 5, 3, dtype=torch.float64)
+    exact = {"rtol": 1e-14, "atol": 1e-15}
+    torch.testing.assert_close(q_sample(u, 0.3, noise), 0.3**0.5 * u + 0.7**0.5 * noise, **exact)
+    in_bfloat16 = q_sample(u.bfloat16(), 0.999, torch.zeros(5, 3, dtype=torch.bfloat16))  # 1 in bfloat16, which has no 0.999
+    assert in_bfloat16.dtype == torch.bfloat16 and torch.equal(in_bfloat16, torch.tensor(0.999).sqrt().bfloat16() * u.bfloat16())
+    torch.testing.assert_close(flow_path(u, 0.3, noise).z, 0.7 * u + 0.3 * noise, **exact)
+    torch.testing.assert_close(
+        kl_to_prior(u, 0.3), 0.5 * (3 * (-math.log(0.7) - 0.3) + 0.3 * u.square().sum(1)), **exact
+    )
+    in_float64 = torch.full((5,), 0.3, dtype=torch.float64)
+    assert flow_path(u.float(), in_float64, noise.float()).z.dtype == torch.float32
+    assert forward_chain(u, linear_alphas(2)).dtype == torch.float64
+    assert forward_chain(u.float(), linear_alphas(2)).dtype == torch.float32
+
+
+def test_all_happens_where_the_embedding_is():
+    """Levels and times from the CPU join an embedding elsewhere; values there are not looked at, which would stall a queue."""
+    u, level = torch.zeros(5, 3, device="meta"), torch.full((5,), 0.3)
+    for result in (
+        q_sample(u, level, u), flow_path(u, level, u).z, forward_chain(u, linear_alphas(2))[1], kl_to_prior(u, 2.0),
+    ):  # fmt: skip
+        assert result.device == u.device and len(result) == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_steps_noise_is_added_as_it_is_drawn(dtype):
+    u, draw = torch.ones(9, 3, dtype=dtype), torch.Generator().manual_seed(5)
+    noise = [torch.randn(9, 3, generator=draw, dtype=dtype) for _ in range(2)]
+    states = forward_chain(u, torch.tensor([0.64, 0.36], dtype=torch.float64), torch.Generator().manual_seed(5))
+    torch.testing.assert_close(states[1], 0.8 * u + 0.6 * noise[0])
+    torch.testing.assert_close(states[2], 0.6 * states[1] + 0.8 * noise[1])
+
+
+def test_a_table_keeps_its_precision_until_it_is_used():
+    """1 - alpha_bar in float32 would be wrong in the fourth digit at the clean end of the book's schedule."""
+    level = torch.tensor([0.9999], dtype=torch.float64)
+    z = q_sample(torch.zeros(1, 2), level, torch.ones(1, 2))
+    torch.testing.assert_close(z, torch.full((1, 2), 0.01), rtol=1e-6, atol=0)
+
+
 def test_kl_to_prior_against_torch_distributions():
     """Eq. (2.4)."""
     u, alpha_bar = torch.randn(6, 4, dtype=torch.float64), 0.3
@@ -92,12 +134,16 @@ def test_kl_to_prior_against_torch_distributions():
         (lambda: q_sample(torch.ones(3, 2), torch.ones(2), torch.ones(3, 2)), r"got shape \[2\]"),
         (lambda: q_sample(torch.ones(3, 2), 1.5, torch.ones(3, 2)), r"\[0, 1\], got 1.5"),
         (lambda: q_sample(torch.ones(3, 2), math.nan, torch.ones(3, 2)), "got nan"),
+        (lambda: q_sample(torch.ones(3, 2), torch.tensor([0.5, -0.5, 0.5]), torch.ones(3, 2)), r"got \[0.5, -0.5, 0.5\]"),
         (lambda: forward_chain(torch.ones(3), linear_alphas(2)), r"u must have shape \[B, D\], got \[3\]"),
         (lambda: forward_chain(torch.ones(3, 2), torch.tensor([0.5, 0.0])), r"in \(0, 1\]"),
         (lambda: forward_chain(torch.ones(3, 2), torch.tensor([])), "T >= 1"),
+        (lambda: forward_chain(torch.ones(3, 2), torch.tensor([0.5, 1.5])), r"in \(0, 1\], got \[0.5, 1.5\]"),
         (lambda: flow_path(torch.ones(3, 2), 0.5, torch.ones(3, 1)), r"got \[3, 2\], \[3, 1\]"),
         (lambda: flow_path(torch.ones(3, 2), torch.ones(2), torch.ones(3, 2)), r"\[2\]"),
         (lambda: kl_to_prior(torch.ones(3, 2), 1.0), r"\[0, 1\)"),
+        (lambda: kl_to_prior(torch.ones(3), 0.5), r"got u \[3\], alpha_bar_T 0.5"),
+        (lambda: kl_to_prior(torch.ones(3, 2), torch.full((3,), 0.5)), r"one alpha_bar_T in \[0, 1\)"),
     ],
 )
 def test_errors(call, message):

@@ -7,6 +7,7 @@ from noprop_helpers.embeddings import gaussian, nearest_class, nearest_distribut
 def test_one_hot_rows():
     assert one_hot(torch.tensor([2, 0]), 3).tolist() == [[0, 0, 1], [1, 0, 0]]
     assert one_hot(torch.tensor([], dtype=torch.int64), 3).shape == (0, 3)
+    assert one_hot(torch.tensor([1, 1]), 3).tolist() == [[0, 1, 0], [0, 1, 0]]  # a batch of one class
 
 
 def test_nearest_class_against_cdist():
@@ -52,6 +53,8 @@ def test_nearest_distribution_is_a_distribution_and_the_nearest():
         (lambda: prototypes(torch.rand(4, 4), torch.tensor([0, 0, 1, 1]), 2), r"got \[4, 4\], \[4\]"),
         (lambda: nearest_class(torch.ones(2, 3), torch.ones(4, 5)), r"\[2, 3\] and \[4, 5\]"),
         (lambda: nearest_distribution(torch.ones(2, 3), torch.ones(4, 5)), r"\[2, 3\] and \[4, 5\]"),
+        (lambda: nearest_class(torch.ones(2, 3, 3), torch.ones(4, 3)), r"\[2, 3, 3\] and \[4, 3\]"),
+        (lambda: nearest_class(torch.ones(2, 3), torch.ones(4, 3, 3)), r"\[2, 3\] and \[4, 3, 3\]"),
     ],
 )
 def test_errors(call, message):
@@ -65,6 +68,27 @@ def test_orthogonal_rows_are_orthonormal_and_random():
     assert not torch.equal(W, orthogonal(10, 20, torch.Generator().manual_seed(1)))
     draws = torch.stack([orthogonal(1, 4, torch.Generator().manual_seed(seed)) for seed in range(2000)])
     assert (draws.mean(0).abs() < 5 * 0.5 / 2000**0.5).all()  # no direction is preferred
+
+
+@pytest.mark.parametrize("table", [gaussian, orthogonal])
+def test_a_table_is_drawn_by_its_generator_alone(table):
+    """Twice the same, whatever else draws in between; and nobody else's draws are used up."""
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = table(4, 6, torch.Generator().manual_seed(3))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)
+    assert torch.equal(table(4, 6, torch.Generator().manual_seed(3)), first)
+    assert not torch.equal(table(4, 6, torch.Generator().manual_seed(4)), first)
+
+
+def test_as_many_orthogonal_rows_as_dimensions():
+    W = orthogonal(5, 5, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(W.T @ W, torch.eye(5), atol=1e-5, rtol=0)
+
+
+def test_the_nearest_distribution_is_where_the_state_is():
+    assert nearest_distribution(torch.zeros(2, 3, device="meta"), torch.zeros(4, 3, device="meta")).device.type == "meta"
 
 
 def test_gaussian_rows_have_squared_length_about_1():

@@ -2,12 +2,14 @@ import pytest
 import torch
 from conftest import generator
 
+from noprop_helpers import features as module
 from noprop_helpers.features import (
     PatchFeatures,
     SignedPatches,
     encode,
     extract_patches,
     kmeans,
+    patch_filters,
     principal_components,
     zca_whitening,
 )
@@ -29,6 +31,52 @@ def test_whitened_data_has_unit_covariance():
     white = (x - mean) @ whitening
     torch.testing.assert_close(torch.cov(white.T, correction=0), torch.eye(5, dtype=torch.float64), atol=1e-9, rtol=0)
     torch.testing.assert_close(whitening, whitening.T)  # ZCA is the symmetric choice
+
+
+def test_whitening_holds_back_directions_of_little_variance():
+    """Of uncorrelated columns: each one divided by sqrt(variance + epsilon), 0.1 where nobody says."""
+    x = torch.tensor([[3.0, 0.02], [-3.0, 0.02], [3.0, -0.02], [-3.0, -0.02]], dtype=torch.float64) + 5
+    for options, epsilon in (({}, 0.1), ({"epsilon": 0.5}, 0.5)):
+        mean, whitening = zca_whitening(x, **options)
+        expected = torch.diag(torch.tensor([9.0 + epsilon, 0.0004 + epsilon], dtype=torch.float64).rsqrt())
+        torch.testing.assert_close(whitening, expected)
+        torch.testing.assert_close(mean, torch.full((2,), 5.0, dtype=torch.float64))
+
+
+def lloyd(x, centres, rounds):
+    """Each round: every point goes to its nearest centre, every centre to the mean of its points, if it has any."""
+    for _ in range(rounds):
+        nearest = torch.cdist(x, centres).argmin(1)
+        own = [x[nearest == k] for k in range(len(centres))]
+        centres = torch.stack([points.mean(0) if len(points) else centre for points, centre in zip(own, centres)])
+    return centres
+
+
+def test_kmeans_is_lloyds_algorithm():
+    """Centres of different lengths, so that a wrong weight between length and product would send points elsewhere."""
+    x = torch.randn(1000, 2, generator=generator(), dtype=torch.float64) * torch.tensor([3.0, 1.0]) + torch.tensor([4.0, -1.0])
+    start = x[torch.randperm(1000, generator=generator(1))[:40]]
+    for rounds in (0, 1, 3):
+        torch.testing.assert_close(kmeans(x, 40, rounds, generator(1)), lloyd(x, start, rounds))
+    ten = lloyd(x, start, 10)
+    torch.testing.assert_close(kmeans(x, 40, generator=generator(1)), ten)
+    assert not torch.allclose(lloyd(x, ten, 1), ten)  # nor has it settled, so an eleventh round would show
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kmeans_of_few_points_is_lloyds_algorithm_too(seed):
+    """Clusters here shrink to one point, or to none."""
+    x = torch.randn(25, 2, generator=generator(seed), dtype=torch.float64)
+    start = x[torch.randperm(25, generator=generator(seed))[:12]]
+    for rounds in range(5):
+        torch.testing.assert_close(kmeans(x, 12, rounds, generator(seed)), lloyd(x, start, rounds))
+
+
+def test_a_cluster_of_one_point_is_that_point_and_an_empty_one_stays():
+    x = torch.tensor([[0.0, 1.0], [5.0, 5.0], [-3.0, 2.0]])
+    torch.testing.assert_close(kmeans(x, 3, generator=generator()).sort(0).values, x.sort(0).values)
+    twice = torch.tensor([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0]])  # two centres in one place: one of them gets no point
+    torch.testing.assert_close(kmeans(twice, 3, generator=generator()), twice)
 
 
 def test_kmeans_finds_separated_clusters():
@@ -53,6 +101,75 @@ def test_principal_components_against_the_full_eigendecomposition():
     torch.testing.assert_close(
         (vectors.T @ all_vectors.flip(1)[:, :3]).abs(), torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=0
     )
+
+
+def test_components_take_five_rounds_where_nobody_says():
+    x = torch.randn(50, 8, generator=generator())
+    five, six = (principal_components(x, 3, num_iterations=rounds, generator=generator())[1] for rounds in (5, 6))
+    assert torch.equal(principal_components(x, 3, generator=generator())[1], five) and not torch.equal(five, six)
+
+
+def test_random_patches_come_from_everywhere_and_from_every_image():
+    """Every pixel of these images is another, so a patch tells where it was taken."""
+    images = torch.rand(3, 1, 6, 9, generator=generator())
+    every = extract_patches(images, 3)  # [3, 28, 9]: more places than numbers in a patch
+    taken = module._random_patches(images, 3, 400, generator(1)).view(3, 400, 9)
+    for own, drawn in zip(every, taken):
+        distance = torch.cdist(drawn, own)
+        assert distance.min(1).values.max() < 1e-3 and distance.argmin(1).unique().tolist() == list(range(28))
+
+
+def test_filters_are_whitening_directions_and_mean_in_one(monkeypatch):
+    """Of patches whose mean is far from 0: whiten, compare with each centre's direction, take the mean over centres off."""
+    patches = torch.randn(300, 4, generator=generator()) @ torch.diag(torch.tensor([2.0, 1.0, 0.5, 3.0])) + 4
+    monkeypatch.setattr(module, "_random_patches", lambda images, size, number, draw: patches)
+    filters, bias, deviation = patch_filters(torch.zeros(5, 1, 8, 8), 2, 6, 300, generator(1))
+    mean, whitening = zca_whitening(patches)
+    white = (patches - mean) @ whitening
+    centres = kmeans(white, 6, generator=generator(1))
+    similarity = torch.stack([white @ centre / centre.norm() for centre in centres], 1)
+    similarity = similarity - similarity.mean(1, keepdim=True)
+    torch.testing.assert_close(patches @ filters + bias, similarity, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(deviation, similarity.std(0), atol=1e-4, rtol=1e-4)
+
+
+def test_sizes_where_nobody_says():
+    features = PatchFeatures(2)
+    assert (features.patch_size, features.grid, features.feature_dim) == (6, 3, 512)
+    assert features.filters.shape == (2 * 36, 256) and features.pooled_mean.shape == (256 * 9,)
+    assert SignedPatches(1, num_centres=3, patch_size=2).feature_dim == 2 * 3 * 2 * 2
+    images = torch.rand(10, 1, 4, 4, generator=generator())
+    told, untold = (patch_filters(images, 3, 2, *number, generator=generator(1)) for number in ((50_000,), ()))
+    assert all(torch.equal(a, b) for a, b in zip(told, untold))
+
+
+def test_features_of_float64_images_are_float64():
+    images = torch.rand(30, 1, 8, 8, generator=generator())
+    features = PatchFeatures(1, num_centres=5, patch_size=3, feature_dim=6).fit(images, num_patches=300, generator=generator())
+    in_float32 = features(images)
+    in_float64 = features.double()(images.double())
+    assert in_float64.dtype == torch.float64
+    torch.testing.assert_close(in_float64.float(), in_float32, atol=1e-3, rtol=1e-3)
+
+
+def test_draws_are_made_where_the_data_is():
+    """Whatever the device where tensors are made that do not say: here one that has shapes and no numbers."""
+    x, images = torch.randn(50, 4, generator=generator()), torch.rand(4, 1, 8, 8, generator=generator())
+
+    def all_draws():
+        features = PatchFeatures(1, num_centres=3, patch_size=3, grid=2, feature_dim=2).to_empty(device="cpu")
+        signed = SignedPatches(1, num_centres=3, patch_size=3, num_random=4).to_empty(device="cpu")
+        yield kmeans(x, 5, generator=generator())
+        yield from principal_components(x, 2, generator=generator())
+        yield module._random_patches(images, 3, 5, generator())
+        yield from features.fit(images, num_patches=40, generator=generator()).state_dict().values()
+        yield from signed.fit(images, num_patches=40, generator=generator()).state_dict().values()
+
+    expected = list(all_draws())  # and with them the pooling matrices, which are made on the CPU
+    with torch.device("meta"):
+        found = list(all_draws())
+    for a, b in zip(found, expected, strict=True):
+        assert a.device.type == "cpu" and torch.equal(a, b)
 
 
 def test_extracting_patches_leaves_the_images_alone():
@@ -142,8 +259,9 @@ def test_the_pooling_matrix_is_made_once_for_images_of_a_size(monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "adaptive_avg_pool2d", lambda *a: calls.append(a) or pool(*a))
     features = PatchFeatures(1, num_centres=5, patch_size=3, grid=3, feature_dim=6)
     features.fit(torch.rand(9, 1, 11, 13, generator=generator()), num_patches=90, generator=generator())
+    module._pooling_matrix.cache_clear()
     calls.clear()
-    for height, width in ((29, 17), (31, 17), (29, 17)):  # sizes that no other test has asked for
+    for height, width in ((29, 17), (31, 17), (29, 17)):
         images = torch.rand(40, 1, height, width, generator=generator(1))
         encoded = encode(features, images)
         patches = extract_patches(images, 3)
@@ -230,6 +348,8 @@ def test_errors():
         extract_patches(torch.rand(2, 1, 5, 8), 6)
     with pytest.raises(ValueError, match=r"N >= 10 points, got \[4, 2\]"):
         kmeans(torch.rand(4, 2), 10)
+    with pytest.raises(ValueError, match=r"x \[N, d\] .* got \[4, 2, 2\]"):
+        kmeans(torch.rand(4, 2, 2), 3)
     features = PatchFeatures(1, num_centres=4, patch_size=3).fit(torch.rand(9, 1, 8, 8), num_patches=90)
     with pytest.raises(ValueError, match=r"\[B, 1, H, W\], as fitted, got \[2, 3, 8, 8\]"):
         features(torch.rand(2, 3, 8, 8))

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import nbformat
 import numpy
@@ -21,10 +23,11 @@ from noprop_helpers.lab.experiments import EXPERIMENTS, Experiment
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("a place with spaces")
-    write_place(folder)
-    return folder
+def place():
+    # Not in pytest's own folder, which the next pytest on the machine closes to others.
+    with tempfile.TemporaryDirectory(prefix="a place with spaces ") as folder:
+        write_place(Path(folder))
+        yield Path(folder)
 
 
 @pytest.mark.parametrize("part", ROWS)

@@ -271,7 +271,7 @@ def test_nothing_is_said_of_a_folder_that_was_taken_as_it_is():
 
 def test_images_in_both_splits_are_pointed_out():
     write_classes("mine/train"), write_classes("mine/test", number=1)
-    line = "2 test images are also in the training split, pixel for pixel (as test/cat/00.png): the accuracy flatters"
+    line = "2 test images are also in the training split, pixel for pixel (as test/cat/00.png, test/dog/00.png): the accuracy flatters"
     assert load_dataset("folder:mine").preparation.lines == [line]
     write("mine/test/cat/00.png", seed=999)
     one = load_dataset("folder:mine").preparation

@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 import torch
@@ -42,6 +43,7 @@ def test_the_loop_returns_every_layers_mean_loss(layers, batches):
     for t, layer in enumerate(layers):
         own = torch.stack([readout_loss(layer(x, z[t]), y).mean() for x, z, y in batches]).mean()
         assert losses[t].item() == pytest.approx(own.item())
+    assert not losses.requires_grad and losses.device.type == "cpu"  # numbers, that hold no batch's graph in memory
 
 
 # --- All at once ---
@@ -125,6 +127,21 @@ def test_stack_holds_no_parameters_but_the_stacked_ones(layers):
     assert all(p.shape[0] == T for p in stack.parameters())
 
 
+def test_a_stack_of_one_keeps_no_second_copy_of_its_weights(layers, batches):
+    features, z, y = batches[0]
+    stack = LayerStack(layers[:1])
+    torch.testing.assert_close(stack(features, z[:1])[0], layers[0](features, z[0]))
+    assert all(p.device.type == "meta" for p in stack._template[0].parameters())
+
+
+def test_a_loss_per_sample_is_averaged_over_samples_alone(layers, batches):
+    """Losses [T, B], or one of more dimensions before the batch: the last one is the batch."""
+    features, z, y = batches[0]
+    stack = LayerStack(layers)
+    twice = stack.loss_gradients(features, z, y, lambda outputs, y: readout_loss(outputs, y)[:, None].expand(-1, 2, -1))
+    torch.testing.assert_close(twice, stack.loss_gradients(features, z, y, readout_loss)[:, None].expand(-1, 2))
+
+
 def test_layers_that_drop_out_draw_each_their_own():
     """Dropout alone: what a layer leaves of its state differs from what the others do, in training."""
 
@@ -165,17 +182,19 @@ def test_layers_for_rank_share_all_layers_evenly():
 def test_errors(layers, batches):
     features, z, y = batches[0]
     stack = LayerStack(layers)
-    with pytest.raises(ValueError, match=r"\[T, B, D\] with T = 4, got \[3, 16, 3\]"):
-        stack(features, z[:3])
+    for Stack in (LayerStack, MLPStack):
+        for states in (z[:3], z[:1], z[0], z[:, :, None]):  # one state alone would be broadcast over the layers
+            with pytest.raises(ValueError, match=rf"\[T, B, D\] with T = 4, got {re.escape(str(list(states.shape)))}$"):
+                Stack(layers)(features, states)
     with pytest.raises(ValueError, match=r"\[T, B, D\] with T = 4, got \[3, 16, 3\]"):
         fit_layers(layers, [adam(layer.parameters()) for layer in layers], [(features, z[:3], y)], readout_loss)
-    with pytest.raises(ValueError, match="at least one layer"):
+    with pytest.raises(ValueError, match="^expected at least one layer, got none$"):
         LayerStack([])
-    with pytest.raises(ValueError, match="BatchNorm"):
+    with pytest.raises(ValueError, match=r"^layers with buffers \(BatchNorm\) cannot be stacked: train them with fit_layers$"):
         LayerStack([nn.BatchNorm1d(3)])
     with pytest.raises(ValueError, match="4 layers, 1 optimizers"):
         fit_layers(layers, [adam(layers.parameters())], batches, readout_loss)
-    with pytest.raises(ValueError, match="at least one batch"):
+    with pytest.raises(ValueError, match="^expected at least one batch, got none$"):
         fit_stack(stack, adam(stack.parameters()), [], readout_loss)
     with pytest.raises(ValueError, match="expected 4 layers, got 2"):
         stack.copy_to(layers[:2])

@@ -69,15 +69,19 @@ def test_losses_of_stacked_layers_do_not_mix():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: squared_error(torch.ones(4, 3), torch.ones(4, 1)), r"\[4, 1\], got \[4, 3\]"),
+        (lambda: squared_error(torch.ones(4, 3), torch.ones(4, 1)), r"^u_hat must .* \[4, 1\], got \[4, 3\]"),
         (lambda: squared_error(torch.ones(4), torch.ones(4)), "target's shape"),
-        (lambda: dt_loss(torch.ones(4, 3), torch.ones(3, 3), 1.0, 10), r"\[3, 3\], got \[4, 3\]"),
+        (lambda: dt_loss(torch.ones(4, 3), torch.ones(3, 3), 1.0, 10), r"^u_hat must .* \[3, 3\], got \[4, 3\]"),
         (lambda: dt_loss(torch.ones(2, 4, 3), torch.ones(4, 3), torch.ones(4), 10), r"snr_weight .* \[4\]"),
+        (lambda: dt_loss(torch.ones(2, 2, 4, 3), torch.ones(4, 3), torch.ones(2), 10), r"snr_weight .* \[2\] for \[2, 2, 4, 3\]"),
+        (lambda: ct_loss(torch.ones(4, 3), torch.ones(4, 1), torch.ones(4)), r"^u_hat must .* \[4, 1\], got \[4, 3\]"),
         (lambda: ct_loss(torch.ones(4, 3), torch.ones(4, 3), torch.ones(3)), r"shape \[4\].*got \[3\]"),
-        (lambda: fm_loss(torch.ones(4, 3), torch.ones(4, 1)), r"\[4, 1\], got \[4, 3\]"),
+        (lambda: fm_loss(torch.ones(4, 3), torch.ones(4, 1)), r"^v_hat must .* \[4, 1\], got \[4, 3\]"),
+        (lambda: readout_loss(torch.ones(4, 3), torch.ones(4, 1, dtype=torch.int64)), r"labels \[B\], got \[4, 3\], \[4, 1\]"),
+        (lambda: readout_loss(torch.ones(4), torch.ones(4, dtype=torch.int64)), r"logits \[..., B, K\] .* got \[4\], \[4\]"),
         (lambda: readout_loss(torch.ones(4, 3), torch.ones(3, dtype=torch.int64)), r"\[4, 3\], \[3\]"),
         (lambda: readout_loss_gradient(torch.ones(4, 3), torch.ones(3, dtype=torch.int64)), r"\[4, 3\], \[3\]"),
-        (lambda: squared_error_gradient(torch.ones(4, 3), torch.ones(4, 1)), r"\[4, 1\], got \[4, 3\]"),
+        (lambda: squared_error_gradient(torch.ones(4, 3), torch.ones(4, 1)), r"^u_hat must .* \[4, 1\], got \[4, 3\]"),
     ],
 )
 def test_errors(call, message):
@@ -101,3 +105,36 @@ def test_gradient_step_of_each_loss_against_its_formula():
     ]:
         stepped = torch.autograd.grad(loss.sum(), out)[0]
         torch.testing.assert_close(stepped, gradient)
+
+
+def test_the_last_dimension_is_summed_and_counted_however_many_come_before():
+    """Against plain sums, for layers in a grid, [2, 3, B, D], too."""
+    u_hat, u = torch.randn(2, 3, 5, 4), torch.randn(5, 4)
+    sums = torch.stack([torch.stack([((one - u) ** 2).sum(1) for one in row]) for row in u_hat])
+    torch.testing.assert_close(squared_error(u_hat, u), sums / 4)
+    torch.testing.assert_close(fm_loss(u_hat, u), sums)
+    torch.testing.assert_close(dt_loss(u_hat, u, 2.0, num_steps=10, eta=0.1), sums)
+    torch.testing.assert_close(ct_loss(u_hat, u, torch.full((5,), 2.0)), sums)
+    torch.testing.assert_close(squared_error_gradient(u_hat, u), (u_hat - u) / 2)
+
+
+def test_what_eta_is_where_nobody_says():
+    """The paper's values: 0.1 in discrete time, 1 in continuous time."""
+    u_hat, u, rate = torch.randn(3, 4), torch.randn(3, 4), torch.rand(3)
+    assert torch.equal(dt_loss(u_hat, u, 3.0, 10), dt_loss(u_hat, u, 3.0, 10, eta=0.1))
+    assert torch.equal(ct_loss(u_hat, u, rate), ct_loss(u_hat, u, rate, eta=1.0))
+
+
+def test_losses_are_of_the_outputs_type_and_where_the_outputs_are():
+    """Weights of the schedule are float64 on the CPU; what comes out follows the model."""
+    weights = snr_weights(cosine_alpha_bar(2))
+    for where in ({"dtype": torch.float32}, {"dtype": torch.float64}, {"device": "meta"}):
+        u_hat, u = torch.zeros(2, 4, 3, **where), torch.zeros(4, 3, **where)
+        losses = dt_loss(u_hat, u, weights, num_steps=2)
+        assert (losses.shape, losses.dtype, losses.device) == ((2, 4), u.dtype, u.device)
+    for dtype in (torch.float32, torch.float64):
+        assert readout_loss_gradient(torch.zeros(4, 3, dtype=dtype), torch.zeros(4, dtype=torch.int64)).dtype == dtype
+
+
+def test_a_gradient_for_classes_that_no_label_of_the_batch_has():
+    torch.testing.assert_close(readout_loss_gradient(torch.zeros(1, 4), torch.tensor([1])), torch.tensor([[0.25, -0.75, 0.25, 0.25]]))

@@ -1,14 +1,15 @@
 import dataclasses
+import re
 
 import pytest
 import torch
 from conftest import K, built, dropout_stack, generator, small_dt, small_stack, states_equal, unchanged
 from torch import nn
 
-from noprop_helpers import NoPropError
+from noprop_helpers import NoPropError, checkpoints
 from noprop_helpers.blocks import ConvEncoder, DenoisingMLP, LinearReadout, RadialReadout
 from noprop_helpers.checkpoints import CheckpointError
-from noprop_helpers.noprop import NoPropCT, NoPropDT, NoPropFM, evaluating
+from noprop_helpers.noprop import NoPropCT, NoPropDT, NoPropFM, Propagated, evaluating
 from noprop_helpers.recipes import RECIPES
 from noprop_helpers.samplers import sample_heun
 from noprop_helpers.schedules import LearnedGamma, cosine_alpha_bar, linear_alphas, snr_weights
@@ -74,6 +75,18 @@ def test_a_step_of_layer_t_leaves_every_other_layer_alone(few_digits):
     model.layer_loss(2, model.encoder(few_digits.train_images), few_digits.train_labels).mean().backward()
     touched = {t for t, layer in enumerate(model.layers, 1) if any(p.grad is not None for p in layer.parameters())}
     assert touched == {2}
+
+
+def test_an_encoder_is_trained_only_where_somebody_says_so():
+    layers = [DenoisingMLP(64, K, K, hidden_dim=8)]
+    for make in (
+        lambda encoder: NoPropDT(encoder, layers, torch.eye(K), cosine_alpha_bar(1)),
+        lambda encoder: NoPropCT(encoder, nn.Identity(), torch.eye(K), LearnedGamma(), LinearReadout(K, K)),
+        lambda encoder: NoPropFM(encoder, nn.Identity(), torch.eye(K)),
+    ):
+        model = make(nn.Linear(2, 2))
+        assert not model.train_encoder and model.layer_local
+        assert not any(p.requires_grad for p in model.encoder.parameters())
 
 
 @pytest.mark.parametrize("train_encoder", [True, False])
@@ -197,7 +210,7 @@ def test_a_chain_without_inference_noise_draws_nothing_but_its_start(few_digits)
 
 def test_a_chain_that_renoises_cannot_do_without_noise(few_digits):
     published = built("published", few_digits.train_images, few_digits.train_labels)
-    with pytest.raises(NoPropError, match="only the posterior rule"):
+    with pytest.raises(NoPropError, match="^re-noising is noise alone; only the posterior rule can do without$"):
         published.predict(few_digits.test_images[:9], noise=False)
 
 
@@ -250,6 +263,121 @@ def test_ct_with_an_oracle_follows_the_schedule_at_every_time():
 
     model.predict(u[:, None, None], generator(), check)
     assert len(checked) == 300
+
+
+@pytest.mark.parametrize("objective", ["squared_error", "cross_entropy"])
+def test_what_a_layer_says_is_read_as_its_objective_means(objective, few_digits):
+    """Squared error: the outputs are the label itself, as in the published notebook, with no softmax between; cross-entropy:
+    they are class scores. In the walk, alone, and where the loss asks for it."""
+    W = torch.eye(K) if objective == "squared_error" else torch.randn(K, 5, generator=generator())
+    torch.manual_seed(0)
+    layers = [DenoisingMLP(64, W.shape[1], K, hidden_dim=16) for _ in range(T)]
+    model = NoPropDT(nn.Flatten(), layers, W, cosine_alpha_bar(T), objective=objective)
+    images, states = few_digits.test_images[:6], {}
+    model.predict(images, generator(), lambda t, z, u_hat: states.update({t: (z, u_hat)}))
+    states[T + 1] = (torch.randn(6, W.shape[1], generator=generator()), None)
+    for t in range(T, 0, -1):
+        outputs = layers[t - 1](images.flatten(1), states[t + 1][0])
+        expected = outputs if objective == "squared_error" else outputs.softmax(1) @ W
+        torch.testing.assert_close(states[t][1], expected)
+        torch.testing.assert_close(model.denoised(outputs), expected)
+    alone = layers[1](images.flatten(1), states[T + 1][0])
+    alone = alone if objective == "squared_error" else alone.softmax(1) @ W
+    assert torch.equal(model.predict_alone(images, 2, generator()), torch.cdist(alone, W).argmin(1))
+
+
+def flows(W, readout, **options):
+    """A model of continuous time and one of flow matching, with small blocks that look at image, state and time."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64 + W.shape[1] + 1, len(W))
+
+        def encode(self, images):
+            return images.flatten(1)
+
+        def head(self, features, z, t):
+            return self.linear(torch.cat([features, z, t[:, None]], 1))
+
+        def forward(self, images, z, t):
+            return self.head(self.encode(images), z, t)
+
+    torch.manual_seed(0)
+    ct = NoPropCT(nn.Identity(), Block(), W, LearnedGamma(), readout, num_steps=3, **options)
+    return ct, NoPropFM(nn.Identity(), Block(), W, readout, num_steps=3)
+
+
+def test_a_readout_is_told_the_embeddings(few_digits):
+    """By all models, in the loss and in all that they say: one that measures distances to them cannot do without."""
+    W = torch.randn(K, 6, generator=generator())
+    images, labels = few_digits.train_images[:8], few_digits.train_labels[:8]
+
+    class Distances(RadialReadout):
+        def forward(self, z, given):
+            assert given is W
+            return super().forward(z, given)
+
+    dt, *others = small_dt(images, W, readout=Distances(6, K)), *flows(W, Distances(6, K))
+    for model in (dt.eval(), *others):
+        assert model.loss(images, labels, generator()).isfinite()
+        assert model.predict(images, generator()).shape == (8,)
+        torch.testing.assert_close(model.probabilities(images, generator(), 1).sum(1), torch.ones(8))
+
+
+def test_all_that_is_drawn_comes_from_the_generator_and_is_made_where_the_model_is(few_digits):
+    """Not from torch's global state, and whatever the device where tensors are made that do not say."""
+    images, labels = few_digits.train_images[:8], few_digits.train_labels[:8]
+    backprop = built("paper-backprop", images, labels, num_steps=2).eval()
+    models = [small_stack(T), small_dt(images, T=2).eval(), *flows(torch.eye(K), LinearReadout(K, K)), backprop]
+    wide = flows(torch.eye(K), LinearReadout(K, K))[1]
+    wide.sigma = 0.5
+    models.append(wide)
+
+    def said(model):
+        yield model.loss(images, labels, generator(3)).detach()
+        yield model.predict(images, generator(3))
+        yield model.probabilities(images, generator(3), 2)
+        if isinstance(model, NoPropDT):
+            yield model.noised_states(labels, generator(3))
+
+    for model in models:
+        expected, state = list(said(model)), torch.get_rng_state()
+        with torch.device("meta"):
+            found = list(said(model))
+        assert torch.equal(torch.get_rng_state(), state)
+        for a, b in zip(found, expected, strict=True):
+            assert a.device.type == "cpu" and torch.equal(a, b)
+
+
+def test_what_a_flow_is_where_nobody_says(few_digits):
+    """1000 steps, eta 1 and no width of the path, as in the paper; and a path without width takes no draw for it."""
+    images, labels = few_digits.train_images[:8], few_digits.train_labels[:8]
+    readout = LinearReadout(K, K)
+    ct = NoPropCT(nn.Identity(), nn.Identity(), torch.eye(K), LearnedGamma(), readout)
+    fm = NoPropFM(nn.Identity(), nn.Identity(), torch.eye(K))
+    assert (ct.eta, ct.num_steps, fm.sigma, fm.num_steps) == (1.0, 1000, 0.0, 1000)
+    terms = [flows(torch.eye(K), readout, eta=eta)[0].layer_loss(1, images, labels, generator()) for eta in (0.0, 1.0, 3.0)]
+    torch.testing.assert_close(terms[2] - terms[0], 3 * (terms[1] - terms[0]))
+    assert (terms[1] > terms[0]).all()
+    draws, same = generator(), generator()
+    flows(torch.eye(K), readout)[1].layer_loss(1, images, labels, draws)
+    torch.rand(8, generator=same), torch.randn(8, K, generator=same)
+    assert torch.equal(draws.get_state(), same.get_state())
+
+
+def test_scores_become_states_in_full_precision(few_digits):
+    """Under autocast, too: a velocity and a guess are sums of embeddings, and bfloat16 has three digits."""
+    W = torch.randn(K, 6, generator=generator())
+    scores = torch.randn(5, K, generator=generator(1))
+    ct, fm = flows(W, LinearReadout(6, K))
+    dt = NoPropDT(nn.Flatten(), [nn.Identity()], W, cosine_alpha_bar(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        combined, guess, chain = fm._combined(scores), ct._expected(scores), dt.denoised(scores)
+    torch.testing.assert_close(combined, scores @ W, rtol=1e-6, atol=1e-6)
+    for u_hat in (guess, chain):
+        torch.testing.assert_close(u_hat, scores.softmax(1) @ W, rtol=1e-6, atol=1e-6)
+    assert fm._combined(scores.bfloat16()).dtype == ct._expected(scores.bfloat16()).dtype == torch.float32
 
 
 # --- Prediction and training mode ---
@@ -394,6 +522,17 @@ def test_a_model_that_knows_its_images_refuses_others(name, few_digits):
                 way(wrong)
 
 
+def test_a_model_in_float64_asks_for_images_in_float64(few_digits):
+    model = small_stack(T).double().trained_on((1, 8, 8), list("0123456789"))
+    with pytest.raises(ValueError, match=r"expected torch.float64 \[B, 1, 8, 8\] .*, got torch.float32"):
+        model.loss(few_digits.train_images[:8], few_digits.train_labels[:8])
+
+
+def test_a_file_of_weights_holds_no_tables():
+    """What the schedule is stands in the model's identity; a copy among the weights could say something else."""
+    assert {name.split(".")[0] for name in small_stack(T).state_dict()} == {"W", "layers"}
+
+
 def test_a_model_has_as_many_names_as_classes():
     with pytest.raises(NoPropError, match="expected 10 class names, got 2"):
         small_stack(T).trained_on((1, 8, 8), ("cat", "dog"))
@@ -441,7 +580,7 @@ def test_a_file_is_of_one_model_and_refused_for_any_other(few_digits, tmp_path):
     ]:  # fmt: skip
         own.save(file)
         for other, message in others:
-            with unchanged(other), pytest.raises(CheckpointError, match=f"has {message}"):
+            with unchanged(other), pytest.raises(CheckpointError, match=f"^{re.escape(str(file))} has {message}"):
                 other.load(file)
         assert own.load(file) is own
 
@@ -449,8 +588,24 @@ def test_a_file_is_of_one_model_and_refused_for_any_other(few_digits, tmp_path):
 def test_a_readout_of_another_kind_does_not_fit(few_digits, tmp_path):
     linear, radial = (small_dt(few_digits.train_images, readout=kind(K, K)) for kind in (LinearReadout, RadialReadout))
     linear.save(tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match="readout"):
+    with pytest.raises(CheckpointError, match="model.pt does not fit this model.* readout"):
         radial.load(tmp_path / "model.pt")
+
+
+def test_a_file_without_a_model_is_none_of_ours(tmp_path):
+    checkpoints.save(tmp_path / "other.pt", {"state": small_stack().state_dict()})
+    with pytest.raises(CheckpointError, match="other.pt does not say its kind; expected NoPropDT"):
+        small_stack().load(tmp_path / "other.pt")
+
+
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta")
+def test_weights_are_read_to_where_the_model_is(tmp_path, monkeypatch):
+    small_stack().save(tmp_path / "model.pt")
+    load, devices = checkpoints.load, []
+    monkeypatch.setattr(checkpoints, "load", lambda path, device: devices.append(device) or load(path, "cpu"))
+    small_stack(W=torch.eye(K)).load(tmp_path / "model.pt")
+    small_stack().to("meta").load(tmp_path / "model.pt")
+    assert [device.type for device in devices] == ["cpu", "meta"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -462,6 +617,10 @@ def test_an_identity_is_plain_data_and_tells_its_settings(name, few_digits):
     model = built(name, few_digits.train_images, few_digits.train_labels, num_steps=2)
     identity = model.identity()
     assert (identity["kind"], identity["num_classes"], identity["num_steps"]) == (type(model).__name__, K, 2)
+    if isinstance(model, NoPropDT):  # a weight that enters no loss makes no other model
+        assert (identity["eta"] is None) == (model.objective != "elbo")
+    if isinstance(model, Propagated):
+        assert identity["net"] == {"paper-backprop": "BackpropNet", "paper-adjoint": "NeuralODE"}[name]
     for field in {field.name for field in dataclasses.fields(recipe)} & {"eta", "sigma"}:
         assert identity[field] == getattr(recipe, field)
 
@@ -484,7 +643,7 @@ def test_what_does_not_make_a_model_is_refused():
     for call, message in [
         (lambda: small_stack(objective="mse"), "cross_entropy, squared_error or elbo, got 'mse'"),
         (lambda: small_stack(objective="elbo"), "elbo needs a readout"),
-        (lambda: small_stack(readout=readout), "no other objective takes one"),
+        (lambda: small_stack(readout=readout), "^the objective elbo needs a readout, and no other objective takes one$"),
         (lambda: small_stack(inference=torch.ones(2)), r"one level per layer, \[3\], got \[2\]"),
         (lambda: small_stack(inference="quiet"), r"inference must be sample, answer or levels \[T\], got 'quiet'"),
         (lambda: small_stack(inference=None), r"inference must be sample, answer or levels \[T\], got None"),
@@ -493,7 +652,10 @@ def test_what_does_not_make_a_model_is_refused():
             r"4 layers, .* need alpha_bar \[5\], got \[4\]",
         ),
         (lambda: NoPropDT(nn.Flatten(), [], eye, torch.ones(1)), "0 layers, of which there must be one at least"),
-        (lambda: NoPropFM(nn.Identity(), nn.Identity(), nn.Parameter(eye)), "learned embeddings need a readout"),
+        (
+            lambda: NoPropFM(nn.Identity(), nn.Identity(), nn.Parameter(eye)),
+            "^learned embeddings need a readout, whose cross-entropy keeps them apart$",
+        ),
         (lambda: NoPropFM(nn.Identity(), nn.Identity(), eye, num_steps=0), "num_steps must be at least 1, got 0"),
         (
             lambda: NoPropCT(nn.Identity(), nn.Identity(), eye, LearnedGamma(), readout, num_steps=0),
@@ -523,6 +685,7 @@ def test_images_and_labels_are_checked(few_digits):
         (lambda: model.predict_alone(bad_pixel, 1), "finite"),
         (lambda: model.predict(images[0]), r"\[B, C, H, W\]"),
         (lambda: model.loss(images, labels[:3]), r"\[8\]"),
+        (lambda: model.loss(images, labels + 10), r"labels in 0\.\.9"),
         (lambda: model.loss(bad_pixel, labels), "finite"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -127,7 +127,7 @@ def test_errors():
     with pytest.raises(ValueError, match=r"expected x \[B, 2\] and u \[B, 3\], got \[4, 3\] and \[4, 3\]"):
         moments.add(torch.zeros(4, 3), torch.zeros(4, 3))
     moments.add(torch.ones(4, 2), torch.eye(3)[[0, 1, 2, 0]])
-    with pytest.raises(ValueError, match="features that vary and a ridge above 0, got a ridge of 1"):
+    with pytest.raises(ValueError, match="features that vary and a finite ridge above 0, got a ridge of 1"):
         ridge_regression(moments.covariances(), 1.0)
     regression = ridge_regression(gathered(*data()), 1e-3)
     with pytest.raises(ValueError, match=r"alpha_bar_t must lie in \[0, 1\), got 1"):

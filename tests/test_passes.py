@@ -1,13 +1,15 @@
+import contextlib
 import copy
 import dataclasses
 import functools
+import types
 
 import pytest
 import torch
 from conftest import K, built, dropout_stack, generator, small_dt, small_stack, states_equal, unchanged
 from torch import nn
 
-from noprop_helpers import NoPropError
+from noprop_helpers import NoPropError, passes
 from noprop_helpers.augment import crop_and_flip
 from noprop_helpers.blocks import ConvEncoder, DenoisingMLP, LinearDenoiser
 from noprop_helpers.layerwise import fit_layers
@@ -16,6 +18,7 @@ from noprop_helpers.passes import (
     Inputs,
     InTurn,
     Schedule,
+    Solved,
     Together,
     encode_images,
     forget_old_moments,
@@ -84,6 +87,36 @@ def test_training_on_a_cpu_seeds_no_gpu(order, few_digits, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
     fit(model, few_digits.train_images, few_digits.train_labels, Settings(order=order))
+
+
+def test_a_gpus_seed_is_set_on_this_gpu(monkeypatch):
+    """Told to torch's own functions, which stand aside here: there need not be a GPU."""
+    told = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: told.append(device) or contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "manual_seed", told.append)
+    reseed(7, "cuda:1")
+    assert told == ["cuda:1", 7]
+    reseed(7, "cpu")
+    assert len(told) == 2
+
+
+def test_steps_are_replayed_on_a_gpu_where_asked_and_nowhere_else(few_digits, monkeypatch):
+    """Images that say they are on a GPU: the optimizer must be one that a graph can hold, and nothing may change from step to
+    step but the numbers."""
+    monkeypatch.setattr(passes, "Inputs", lambda *arguments: None)
+    there, here = types.SimpleNamespace(device=torch.device("cuda")), few_digits.train_images
+    settings, labels = Settings(order="layer", cuda_graphs=True), few_digits.train_labels
+    for images, graphs in ((there, True), (there, False), (here, True), (here, False)):
+        one_pass = InTurn(small_stack(2), images, labels, dataclasses.replace(settings, cuda_graphs=graphs))
+        replayed = images is there and graphs
+        assert isinstance(one_pass.step, passes.ReplayedSteps) == replayed == one_pass.optimizer.param_groups[0]["capturable"]
+        assert (one_pass.step.step if replayed else one_pass.step) == one_pass._step
+    trained = built("shared", few_digits.train_images, labels, num_steps=2)
+    for model, changes in ((trained, {}), (small_stack(2), {"one_cycle": True})):
+        with pytest.raises(NoPropError, match="^cuda_graphs needs a frozen encoder and a constant learning rate$"):
+            InTurn(model, there, labels, dataclasses.replace(settings, **changes))
+        InTurn(model, here, labels, dataclasses.replace(settings, **changes))
+    assert not passes.adam([nn.Parameter(torch.zeros(1))], Settings()).param_groups[0]["capturable"]
 
 
 @needs_a_gpu
@@ -169,6 +202,14 @@ def test_one_cycle_turns_where_it_says():
     cycle = [one_cycle(step, 100, 0.5) for step in range(100)]
     assert cycle[0] == pytest.approx((0.02, 0.95)) and cycle[29] == pytest.approx((0.5, 0.85))
     assert cycle[-1] == pytest.approx((0.5 / 250_000, 0.95)) and max(cycle) == cycle[29]
+
+
+def test_adam_is_what_the_settings_name_in_one_kernel():
+    for name, kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
+        settings = Settings(optimizer=name, learning_rate=0.3, weight_decay=0.2)
+        optimizer = passes.adam([nn.Parameter(torch.zeros(1))], settings)
+        (group,) = optimizer.param_groups
+        assert type(optimizer) is kind and (group["lr"], group["weight_decay"], group["fused"]) == (0.3, 0.2, True)
 
 
 def test_a_schedule_goes_by_epoch_and_batch():
@@ -277,7 +318,7 @@ def test_a_frozen_encoder_stays_as_it_predicts(few_digits):
 
 def test_one_image_at_a_time_is_too_few_for_batch_norm(few_digits):
     images, labels = few_digits.train_images[:5], few_digits.train_labels[:5]
-    with pytest.raises(NoPropError, match="batch_size must be at least 2: BatchNorm takes mean and deviation"):
+    with pytest.raises(NoPropError, match="^batch_size must be at least 2: BatchNorm takes mean and deviation over the images of a batch$"):
         fit(small_dt(images), images, labels, Settings(order="layer", batch_size=1))
     assert fit(small_stack(), images, labels, Settings(order="layer", batch_size=1)).isfinite().all()
 
@@ -393,10 +434,10 @@ def test_layers_frozen_in_part_or_all_of_them_are_refused(order, few_digits):
     model = model_for(order, images)
     next(model.layers[1].parameters()).requires_grad_(False)
     for layers in (None, (2, 3)):
-        with pytest.raises(NoPropError, match="a layer is frozen in part: freeze whole layers"):
+        with pytest.raises(NoPropError, match=r"^a layer is frozen in part: freeze whole layers, with layer.requires_grad_\(False\)$"):
             fit(model, images, labels, Settings(order=order, layers=layers))
     model.layers.requires_grad_(False)
-    with pytest.raises(NoPropError, match="all layers are frozen: there is nothing to train"):
+    with pytest.raises(NoPropError, match="^all layers are frozen: there is nothing to train$"):
         fit(model, images, labels, Settings(order=order))
     model.layers[0].requires_grad_(True)
     with pytest.raises(NoPropError, match="all layers are frozen"):
@@ -406,7 +447,7 @@ def test_layers_frozen_in_part_or_all_of_them_are_refused(order, few_digits):
 @pytest.mark.parametrize("name", ["paper-ct", "paper-fm", "paper-backprop"])
 def test_a_frozen_block_is_refused_too(name, few_digits):
     model = built(name, few_digits.train_images, few_digits.train_labels, num_steps=2).requires_grad_(False)
-    with pytest.raises(NoPropError, match="all layers are frozen: there is nothing to train"):
+    with pytest.raises(NoPropError, match="^all layers are frozen: there is nothing to train$"):
         fit(model, few_digits.train_images, few_digits.train_labels, Settings(order="layer"))
 
 
@@ -439,10 +480,10 @@ def test_what_layers_share_cannot_be_trained_apart(few_digits):
 @pytest.mark.parametrize("name", ["paper-dt", "paper-ct", "paper-fm", "paper-backprop"])
 def test_only_small_layers_are_trained_together(name, few_digits):
     model = built(name, few_digits.train_images, few_digits.train_labels, num_steps=2)
-    with pytest.raises(NoPropError, match="only the small layers of a NoPropDT can be trained together"):
+    with pytest.raises(NoPropError, match="^only the small layers of a NoPropDT can be trained together; use order layer or interleaved$"):
         fit(model, few_digits.train_images, few_digits.train_labels, Settings(order="together"))
     learned = small_stack(W=nn.Parameter(torch.eye(K)))
-    with pytest.raises(NoPropError, match="learned embeddings are not trained together"):
+    with pytest.raises(NoPropError, match="^learned embeddings are not trained together with the layers; use order layer or interleaved$"):
         fit(learned, few_digits.train_images, few_digits.train_labels, Settings())
 
 
@@ -560,6 +601,48 @@ def test_in_turn_goes_by_layer_or_by_batch(order, few_digits):
 
 
 @each_order
+def test_draws_and_batches_are_made_where_the_labels_are(order, few_digits, monkeypatch):
+    """Every seeding is told the device, as a GPU has a generator of its own; the caller's state is kept for this device too."""
+    told = []
+    for name in ("reseed", "seeded", "shuffled"):
+        real = getattr(passes, name)
+        monkeypatch.setattr(passes, name, lambda *a, real=real, name=name, **k: told.append((name, a[-1])) or real(*a, **k))
+    model = small_stack(2)
+    one_pass = (Together if order == "together" else InTurn)(
+        model, few_digits.train_images, few_digits.train_labels, Settings(order=order, batch_size=50)
+    )
+    one_pass(1)
+    assert {name for name, _ in told} == {"reseed", "seeded", "shuffled"}
+    assert all(isinstance(device, torch.device) and device.type == "cpu" for _, device in told)
+
+
+def test_progress_says_which_epoch_of_how_many(few_digits):
+    seen = []
+
+    def progress(work, text):
+        seen.append((len(work), text))
+        return work
+
+    images, labels = few_digits.train_images, few_digits.train_labels
+    settings = Settings(epochs=4, batch_size=50)
+    Together(small_stack(2), images, labels, settings, progress)(3)
+    InTurn(small_stack(2), images, labels, dataclasses.replace(settings, order="layer"), progress)(2)
+    Solved(linear_chain(), images, labels, dataclasses.replace(SOLVED, batch_size=50), progress)(1)
+    assert seen == [(2, "features"), (3, "epoch 3/4"), (2, "features"), (6, "epoch 2/4"), (3, "features")]
+
+
+def test_a_stack_of_perceptrons_takes_the_models_own_gradients(few_digits):
+    """Which are written out, and so cost no differentiation; and solving keeps an optimizer, for a file's sake."""
+    model, asked = small_stack(2), []
+    own = model.output_gradients
+    model.output_gradients = lambda outputs, labels: asked.append(outputs.shape) or own(outputs, labels)
+    Together(model, few_digits.train_images, few_digits.train_labels, Settings(batch_size=75))(1)
+    assert asked == [(2, 75, K)] * 2
+    solved = Solved(linear_chain(), few_digits.train_images, few_digits.train_labels, SOLVED)
+    assert len(solved.optimizer.param_groups[0]["params"]) == 9
+
+
+@each_order
 def test_training_does_not_depend_on_the_mode_that_a_model_comes_in(order, few_digits):
     """A model that was trained before, or loaded, may be in evaluation mode: its dropout must drop out all the same."""
     new, used = dropout_stack(), dropout_stack().eval()
@@ -636,16 +719,28 @@ def test_a_linear_chain_without_noise_is_one_linear_classifier(few_digits):
 def test_what_cannot_be_solved_is_refused(few_digits):
     images, labels = few_digits.train_images, few_digits.train_labels
     for model in (small_stack(), small_dt(images)):
-        with pytest.raises(NoPropError, match="only linear layers, as those of the preset closed_form, can be solved"):
+        with pytest.raises(NoPropError, match="^only linear layers, as those of the preset closed_form, can be solved; others are trained$"):
             fit(model, images, labels, SOLVED)
     for options in ({"objective": "cross_entropy"}, {"train_encoder": True, "encoder": nn.Sequential(nn.Flatten(), nn.Linear(64, 64))}):
-        with pytest.raises(NoPropError, match="solved for squared error, with a frozen encoder and fixed embeddings"):
+        with pytest.raises(NoPropError, match="^layers are solved for squared error, with a frozen encoder and fixed embeddings$"):
             fit(linear_chain(**options), images, labels, SOLVED)
     with pytest.raises(NoPropError, match=r"raise it \(weight_decay\)"):
         fit(linear_chain(), images[:9].repeat(4, 1, 1, 1) * 1e4, labels[:36], dataclasses.replace(SOLVED, weight_decay=1e-30))
 
 
 # --- Precision ---
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+def test_half_precision_is_bfloat16_everywhere_and_keeps_no_copies():
+    """On a GPU too, where autocast's own choice would be float16; a copy of a weight kept for later would be an old one."""
+    half = Settings(precision="bfloat16")
+    with passes.autocast(half, torch.device("cpu")):
+        assert torch.is_autocast_enabled("cpu") and not torch.is_autocast_cache_enabled()
+    for device in ("cpu", "cuda"):
+        assert passes.autocast(half, torch.device(device)).fast_dtype == torch.bfloat16
+    with passes.autocast(Settings(), torch.device("cpu")):
+        assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.slow

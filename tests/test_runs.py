@@ -1,18 +1,21 @@
 """From data to numbers: what is planned is what is run, and what is kept gives the same numbers again, to the last digit."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
 import torch
-from conftest import some_of, states_equal
+from conftest import built, small_stack, some_of, states_equal
 
 from noprop_helpers import NoPropError, checkpoints, passes, runs
 from noprop_helpers.checkpoints import CheckpointError
 from noprop_helpers.data import dataset_checksum
 from noprop_helpers.images import Preparation
 from noprop_helpers.recipes import EMBEDDINGS, RECIPES
-from noprop_helpers.runs import as_data, from_data, load_trained, measured, plan, run, save_trained
+from noprop_helpers.runs import Run, as_data, from_data, load_trained, measured, plan, run, save_trained
+from noprop_helpers.schedules import linear_alphas
+from noprop_helpers.settings import Settings
 from noprop_helpers.training import Keeper, predictions
 
 # Of every recipe as little as still does all that it does.
@@ -176,6 +179,148 @@ def test_a_description_of_another_version_is_refused(digits):
 # --- What a run measures ---
 
 
+def by_hand(model, ways, dataset, seed):
+    """Each way's answers, from the noise of the run's seed and the way's number."""
+    draws = [torch.Generator().manual_seed(passes.seed_of(seed, 0, number)) for number in range(len(ways))]
+    said = {name: predictions(model, dataset.test_images, g, way) for (name, way), g in zip(ways.items(), draws)}
+    return said, {name: (classes == dataset.test_labels).double().mean().item() for name, classes in said.items()}
+
+
+def assert_measured(model, planned, ways, expected, dataset):
+    """``expected``: the share that each way was right -> results."""
+    results, said = measured(model, planned, dataset)
+    by, right = by_hand(model, ways, dataset, planned.settings.seed)
+    assert list(said) == list(ways) and all(torch.equal(said[name], by[name]) for name in ways)
+    wanted = expected(right)
+    assert results == {name: pytest.approx(value) if name == "test_accuracy" else value for name, value in wanted.items()}
+
+
+def test_a_chain_is_measured_as_it_is_written_here(few_digits):
+    part = functools.partial
+    for inference, other in (("sample", "accuracy_without_noise"), ("answer", "accuracy_with_noise"), (linear_alphas(3), None)):
+        model = small_stack(3, inference=inference)
+        planned = Run("shared", RECIPES["shared"](num_steps=3), Settings(seed=5), "digits", inference_runs=2, each_layer=True)
+        ways = {"walk_0": model.predict, "walk_1": model.predict, "top_layer_accuracy": part(model.predict_alone, t=3)}
+        if other:
+            ways[other] = part(model.predict, noise=inference != "sample")
+        ways |= {f"layer_{t}": part(model.predict_alone, t=t) for t in (1, 2, 3)}
+
+        def expected(right):
+            walks, layers = [right["walk_0"], right["walk_1"]], [right[f"layer_{t}"] for t in (1, 2, 3)]
+            rest = {name: right[name] for name in ("top_layer_accuracy", other) if name}
+            return {"test_accuracy": sum(walks) / 2, "test_accuracy_by_run": walks, "layer_alone_accuracy": layers} | rest
+
+        assert_measured(model, planned, ways, expected, few_digits)
+        shorter = dataclasses.replace(planned, each_layer=False, inference_runs=1)
+        assert "layer_alone_accuracy" not in measured(model, shorter, few_digits)[0]
+
+
+def test_a_flow_is_measured_as_it_is_written_here(few_digits):
+    """At each number of steps below its own, and the walk itself counts as the one at its own."""
+    part, recipe = functools.partial, RECIPES["paper-fm"](num_steps=4)
+    model = built("paper-fm", few_digits.train_images, few_digits.train_labels, num_steps=4)
+    ways = {"walk_0": model.predict, "steps_1": part(model.predict, num_steps=1), "steps_3": part(model.predict, num_steps=3)}
+    walk = {"walk_0": model.predict}
+    for steps, asked, at in (((1, 3, 4, 9), ways, ("1", "3", "4")), ((1, 3), ways, ("1", "3")), ((), walk, ())):
+        planned = Run("paper-fm", recipe, Settings(seed=2), "digits", steps=steps)
+
+        def expected(right):
+            by_steps = {n: right["walk_0" if n == "4" else f"steps_{n}"] for n in at}
+            results = {"test_accuracy": right["walk_0"], "test_accuracy_by_run": [right["walk_0"]]}
+            return results | ({"test_accuracy_by_steps": by_steps} if at else {})
+
+        assert_measured(model, planned, asked, expected, few_digits)
+
+
+def test_how_far_learned_embeddings_are_apart(few_digits):
+    model = small_stack(3, W=torch.nn.Parameter(torch.randn(10, 10, generator=torch.Generator().manual_seed(0))))
+    planned = Run("shared", RECIPES["shared"](num_steps=3), Settings(), "digits")
+    distance = [(model.W[i] - model.W[j]).norm().item() for i in range(10) for j in range(i)]
+    found = measured(model, planned, few_digits)[0]["embedding_distance"]
+    assert found == {"smallest": pytest.approx(min(distance)), "mean": pytest.approx(sum(distance) / 45)}
+
+
+def test_a_plan_measures_once_and_no_more_than_is_asked(digits):
+    planned = plan(digits)
+    assert (planned.inference_runs, planned.steps, planned.each_layer) == (1, (), False)
+
+
+def test_a_description_says_all_that_a_file_must(few_digits):
+    planned = small_run(few_digits, "closed_form")
+    assert runs.description(planned, few_digits) == {
+        "run": as_data(planned), "image_shape": [1, 8, 8], "num_images": 150, "class_names": list("0123456789"),
+        "dataset_checksum": dataset_checksum(few_digits),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def solved(digits, tmp_path_factory):
+    """Files of solved layers, which take no training: 2 and 3, 1, 1 and 2, all; the first names are of the last layers."""
+    few, folder = some_of(digits, 150, 20), tmp_path_factory.mktemp("solved")
+    for name, changes in {"a": {"layers": "2-3"}, "b": {"layers": "1"}, "c": {"layers": "1-2"}, "whole": {}}.items():
+        run(small_run(few, "closed_form", **changes), few, checkpoint=folder / f"{name}.pt")
+    return folder
+
+
+def test_solved_parts_are_joined_in_the_order_of_their_layers(solved, few_digits, tmp_path):
+    """Which file gives which layer, losses and seconds, and what the whole says of itself."""
+    upper, lower, whole = solved / "a.pt", solved / "b.pt", load_trained(solved / "whole.pt")
+    for order in ([upper, lower], [lower, upper], [solved / "whole.pt"]):
+        joined = runs.join(order)
+        assert states_equal(joined.model, whole.model) and torch.equal(joined.history, whole.history)
+        assert joined.run == small_run(few_digits, "closed_form") == whole.run and joined.about == whole.about
+        assert joined.seconds == pytest.approx(sum(checkpoints.load(path)["seconds"] for path in order))
+        assert not joined.model.training and joined.model.image_shape == (1, 8, 8)
+    save_trained(tmp_path / "again.pt", joined)
+    again = load_trained(tmp_path / "again.pt")
+    assert states_equal(again.model, whole.model) and again[1:3] == joined[1:3]
+    assert torch.equal(again.history, whole.history) and again.seconds == joined.seconds
+    elsewhere = [load_trained(solved / "whole.pt", "meta"), runs.join([upper, lower], "meta")]
+    assert all(one.history.device.type == one.model.W.device.type == "meta" for one in elsewhere)
+
+
+def test_what_belongs_to_no_layer_comes_with_layer_1(solved, tmp_path):
+    content = checkpoints.load(solved / "a.pt")
+    checkpoints.save(tmp_path / "z.pt", content | {"state": content["state"] | {"W": content["state"]["W"] + 1}})
+    for files in ([tmp_path / "z.pt", solved / "b.pt"], [solved / "b.pt", tmp_path / "z.pt"]):
+        assert torch.equal(runs.join(files).model.W, torch.eye(10))
+
+
+def test_parts_that_make_no_whole_are_refused(solved, few_digits, tmp_path):
+    """Each in one line, with the file's name in front where one file is to blame."""
+    content = checkpoints.load(solved / "a.pt")
+    checkpoints.save(tmp_path / "early.pt", content | {"history": content["history"][:0]})
+    state = {name: value for name, value in content["state"].items() if name != "layers.1.state.weight"}
+    checkpoints.save(tmp_path / "less.pt", content | {"state": state | {"layers.7.state.weight": torch.ones(1)}})
+    checkpoints.save(tmp_path / "bare.pt", {name: content[name] for name in ("state", "model")})
+    checkpoints.save(tmp_path / "silent.pt", {name: content[name] for name in ("state", "model", "about", "seconds")})
+    checkpoints.save(tmp_path / "whole.pt", checkpoints.load(solved / "whole.pt"))
+    other = small_run(few_digits, "closed_form", layers="2-3", seed="1")
+    run(other, few_digits, checkpoint=tmp_path / "other.pt")
+    lower = solved / "b.pt"
+    for files, message in [
+        ([solved / "a.pt"], "^nobody trained layers 1: give their files too$"),
+        ([solved / "c.pt"], "^nobody trained layers 3: give their files too$"),
+        ([lower], "^nobody trained layers 2, 3: give their files too$"),
+        ([solved / "a.pt", lower, solved / "c.pt"], "^layer 1 is in both .*b.pt and .*c.pt; name one of them$"),
+        ([solved / "whole.pt", tmp_path / "whole.pt"], "^layer 1 is in both .*whole.pt and .*whole.pt; name one of them$"),
+        ([lower, tmp_path / "early.pt"], "^.*early.pt is trained for 0 of 1 epochs: go on with --resume$"),
+        ([lower, tmp_path / "less.pt"], "^.*less.pt does not fit this model, which has no layers.7.state.weight$"),
+        ([lower, tmp_path / "other.pt"], "^.*other.pt has seed 1, expected 0$"),
+        ([lower, tmp_path / "bare.pt"], r"^.*bare.pt does not say what model it holds; build the model and call its load\(path\)$"),
+        ([tmp_path / "bare.pt", lower], "^.*bare.pt does not say what model it holds"),
+        ([tmp_path / "silent.pt", lower], "^.*silent.pt does not say what model it holds"),
+    ]:
+        with pytest.raises(CheckpointError, match=message):
+            runs.join(files)
+    with pytest.raises(CheckpointError, match="^.*a.pt holds layers 2, 3 alone; join it with the others' files$"):
+        load_trained(solved / "a.pt")
+    whole = checkpoints.load(solved / "whole.pt")
+    checkpoints.save(tmp_path / "odd.pt", whole | {"state": whole["state"] | {"odd": torch.ones(1)}})
+    with pytest.raises(CheckpointError, match="^.*odd.pt does not fit this model, which has no odd$"):
+        load_trained(tmp_path / "odd.pt")
+
+
 def test_results_are_what_the_model_says(few_digits):
     planned = dataclasses.replace(small_run(few_digits, "local"), inference_runs=3, each_layer=True)
     seen = []
@@ -249,7 +394,7 @@ def test_parameters_are_those_that_are_trained(few_digits):
 
 def test_training_that_diverged_says_so(few_digits):
     planned = small_run(few_digits, "paper-dt", learning_rate="1e38")
-    with pytest.raises(NoPropError, match="diverged: the loss of epoch [12] is not finite; try a smaller learning_rate"):
+    with pytest.raises(NoPropError, match="diverged: the loss of layer 1 is not finite at step 2 of epoch 1; try a smaller learning_rate"):
         run(planned, few_digits)
 
 
@@ -345,14 +490,14 @@ def test_a_file_of_another_model_is_not_loaded(few_digits, tmp_path):
         ("num_steps", 4, "has num_steps 4, expected 3"),
     ]:
         checkpoints.save(path, content | {"model": content["model"] | {name: value}})
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises(CheckpointError, match=f"^{path} {message}"):
             load_trained(path)
 
 
 def test_a_file_that_no_run_wrote_is_not_loaded(few_digits, tmp_path):
     path = tmp_path / "weights.pt"
     runs.build(small_run(few_digits, "local"), runs.shape_of(few_digits)).save(path)
-    with pytest.raises(CheckpointError, match="does not say what model it holds; build the model and call its load"):
+    with pytest.raises(CheckpointError, match=r"weights.pt does not say what model it holds; build the model and call its load\(path\)$"):
         load_trained(path)
     with pytest.raises(CheckpointError, match="no file"):
         load_trained(tmp_path / "none.pt")

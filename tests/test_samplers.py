@@ -85,6 +85,48 @@ def test_layers_are_called_from_noise_to_label_with_their_own_state():
     assert seen == list(range(T, 0, -1))
 
 
+@pytest.mark.parametrize("rule", ["posterior", "renoise", "euler", "heun"])
+def test_a_callback_sees_state_and_what_was_said(rule):
+    """What the layer or the velocity said of the state before, not None and not another step's."""
+    said, seen, z_T = [], [], torch.randn(2, 3)
+
+    def guess(t, z):
+        said.append(z.tanh())
+        return said[-1]
+
+    def callback(t, z, value):
+        seen.append((z, value))
+
+    if rule == "posterior":
+        end = sample_posterior(guess, z_T, *COEFFICIENTS, callback=callback)
+    elif rule == "renoise":
+        end = sample_renoise(guess, z_T, ALPHA_BAR[:-1], callback=callback)
+    elif rule == "euler":
+        end = sample_euler(guess, z_T, T, callback)
+    else:
+        end = sample_heun(guess, z_T, T, callback)
+        said = [(here + ahead) / 2 for here, ahead in zip(said[::2], said[1::2])]
+    assert len(seen) == len(said) == T and torch.equal(seen[-1][0], end)
+    for (_, value), expected in zip(seen, said):
+        assert torch.equal(value, expected)
+
+
+def test_renoise_asks_each_layer_by_its_number():
+    """And a level of 0 is one: what the layers above say does not matter then."""
+    asked, u = [], torch.tensor([[0.0, 1.0]])
+    end = sample_renoise(lambda t, z: asked.append(t) or t * u, torch.zeros(1, 2), torch.tensor([1.0, 0.0, 0.5]))
+    assert asked == [3, 2, 1] and torch.equal(end, u)
+
+
+def test_noise_is_of_the_states_type_and_where_the_state_is():
+    for where in ({"dtype": torch.float64}, {"dtype": torch.bfloat16}, {"device": "meta"}):
+        z_T = torch.zeros(2, 3, **where)
+        for end in (
+            sample_posterior(lambda t, z: z, z_T, *COEFFICIENTS), sample_renoise(lambda t, z: z, z_T, ALPHA_BAR[:-1]),
+        ):  # fmt: skip
+            assert (end.dtype, end.device, end.shape) == (z_T.dtype, z_T.device, z_T.shape)
+
+
 def test_same_generator_same_walk():
     z_T = torch.randn(2, 3)
     first, second = (sample_posterior(lambda t, z: z.tanh(), z_T, *COEFFICIENTS, generator(4)) for _ in range(2))
@@ -97,10 +139,22 @@ def test_same_generator_same_walk():
         (lambda: sample_renoise(lambda t, z: z, torch.ones(3), torch.ones(2)), r"z_T must have shape \[B, D\]"),
         (lambda: sample_renoise(lambda t, z: z, torch.ones(2, 3), torch.ones(0)), "T >= 1"),
         (lambda: sample_renoise(lambda t, z: z, torch.ones(2, 3), torch.tensor([1.2])), r"\[0, 1\]"),
+        (lambda: sample_renoise(lambda t, z: z, torch.ones(2, 3), torch.tensor([0.5, 1.5, 0.5])), r"got \[0.5, 1.5, 0.5\]"),
+        (lambda: sample_renoise(lambda t, z: z, torch.ones(2, 3), torch.tensor([0.5, -0.5, 0.5])), r"got \[0.5, -0.5, 0.5\]"),
+        (lambda: sample_renoise(lambda t, z: z, torch.ones(2, 3), torch.tensor([[0.5]])), r"shape \[T\] .* got \[\[1, 1\]\]"),
+        (lambda: sample_renoise(lambda t, z: z[:, :1], torch.ones(2, 3), torch.ones(4)), "^at time 4, expected a value"),
         (lambda: sample_renoise(lambda t, z: z[:, :1], torch.ones(2, 3), torch.ones(1)), r"shape of z, \[2, 3\]"),
         (
             lambda: sample_posterior(lambda t, z: z, torch.ones(2, 3), torch.ones(2), torch.ones(2), torch.ones(3)),
             "one shape",
+        ),
+        (
+            lambda: sample_posterior(lambda t, z: z, torch.ones(2, 3), torch.ones(3), torch.ones(2), torch.ones(2)),
+            r"T >= 1, got \[\[3\], \[2\], \[2\]\]",
+        ),
+        (
+            lambda: sample_posterior(lambda t, z: z, torch.ones(2, 3), torch.ones(2), torch.ones(3), torch.ones(2)),
+            r"T >= 1, got \[\[2\], \[3\], \[2\]\]",
         ),
     ],
 )

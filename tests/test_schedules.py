@@ -72,6 +72,14 @@ def test_cosine_without_caps_is_nichol_and_dhariwal():
         assert table[t].item() == pytest.approx(f / f_0, abs=1e-12)
 
 
+def test_the_cosine_schedule_of_this_book():
+    """Ends 0.9999 and 1e-4 and the offset of Nichol and Dhariwal, where nobody asks for others; no offset is one, too."""
+    for table, offset in ((cosine_alpha_bar(20), 0.008), (cosine_alpha_bar(20, offset=0.0), 0.0)):
+        f = [math.cos((t / 20 + offset) / (1 + offset) * math.pi / 2) ** 2 for t in range(21)]
+        expected = [1e-4 + 0.9998 * (value - f[-1]) / (f[0] - f[-1]) for value in f]
+        torch.testing.assert_close(table, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
 def test_snr_is_signal_variance_over_noise_variance():
     """Eq. (1.3)."""
     torch.testing.assert_close(snr(torch.tensor([0.5, 0.8, 0.2])), torch.tensor([1.0, 4.0, 0.25]))
@@ -132,14 +140,32 @@ def test_snr_weights_are_positive_and_telescope():
         (lambda: cosine_alpha_bar(-1), "num_steps"),
         (lambda: cosine_alpha_bar(5, clean_end=1.5), "clean_end=1.5"),
         (lambda: cosine_alpha_bar(5, noise_end=0.0), "noise_end=0.0"),
+        (
+            lambda: cosine_alpha_bar(5, offset=-0.1, clean_end=0.5, noise_end=0.25),
+            "^expected offset >= 0 and 0 < noise_end < clean_end <= 1, got offset=-0.1, noise_end=0.25, clean_end=0.5$",
+        ),
+        (lambda: cosine_alpha_bar(5, clean_end=0.5, noise_end=0.5), "noise_end=0.5, clean_end=0.5"),
         (lambda: alpha_bar_from_alphas(torch.tensor([])), r"T >= 1 entries, got shape \[0\]"),
         (lambda: alpha_bar_from_alphas(torch.tensor([[0.5]])), r"got shape \[1, 1\]"),
         (lambda: alpha_bar_from_alphas(torch.tensor([0.5, math.nan])), "every alpha"),
         (lambda: alpha_bar_from_alphas(torch.tensor([0.5, 1.2])), "every alpha"),
+        (lambda: alpha_bar_from_alphas(torch.tensor([0.5, 0.0])), r"every alpha must lie in \(0, 1\], got \[0.5, 0.0\]"),
         (lambda: posterior_coefficients(torch.tensor([1.0])), r"T \+ 1 >= 2"),
         (lambda: posterior_coefficients(torch.tensor([0.5, 0.6])), "never increase"),
-        (lambda: posterior_coefficients(alpha_bar_from_alphas(linear_alphas(10))), "step 1 adds no noise"),
-        (lambda: snr_weights(torch.tensor([1.0, 0.5])), "infinite"),
+        (lambda: posterior_coefficients(torch.tensor([0.5, 0.0])), r"alpha_bar must lie in \(0, 1\] .* got \[0.5, 0.0\]"),
+        (lambda: posterior_coefficients(torch.tensor([1.5, 0.5])), r"alpha_bar must lie in \(0, 1\] .* got \[1.5, 0.5\]"),
+        (lambda: posterior_coefficients(torch.tensor([0.5, math.nan])), "alpha_bar must lie in .*nan"),
+        (
+            lambda: posterior_coefficients(alpha_bar_from_alphas(linear_alphas(10))),
+            r"^alpha_bar\[1\] is 1: step 1 adds no noise, so q\(z_0 \| z_1, u\) is 0/0; "
+            r"start the schedule below 1, e.g. linear_alphas\(T, start=0.99\)$",
+        ),
+        (lambda: posterior_coefficients(torch.tensor([1.0, 1.0, 1.0, 0.5])), r"alpha_bar\[1\] is 1"),
+        (
+            lambda: snr_weights(torch.tensor([1.0, 0.5])),
+            r"^alpha_bar\[0\] is 1, so SNR\(0\) and the weight of layer 1 are infinite; "
+            r"use a clean end just under 1, as cosine_alpha_bar\(..., clean_end=0.9999\) does$",
+        ),
     ],
 )
 def test_errors_say_what_was_expected_and_what_came(call, message):
@@ -171,3 +197,37 @@ def test_learned_gamma_starts_between_its_ends_and_its_rate_is_the_derivative():
     assert gamma(torch.tensor(0.3, dtype=torch.float64)).gamma.shape == ()
     with pytest.raises(ValueError, match="gamma_0 < gamma_1"):
         LearnedGamma(3.0, 3.0)
+
+
+def test_learned_gamma_starts_as_a_line_with_a_gentle_wave():
+    """As it is described: from -5 to 5, thirty-two units of slope 4 that switch at times spread over [0, 1], each adding
+    0.1 / 32, and a linear term of slope 1."""
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+    switches = torch.linspace(0, 1, 32, dtype=torch.float64)
+
+    def g(t):
+        return t + 0.1 / 32 * torch.sigmoid(4 * (t[..., None] - switches)).sum(-1)
+
+    with torch.no_grad():
+        gamma = LearnedGamma().double()(t).gamma
+    ends = g(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(gamma, -5 + 10 * (g(t) - ends[0]) / (ends[1] - ends[0]), rtol=1e-5, atol=1e-5)
+    assert (gamma - (10 * t - 5)).abs().max() > 1e-3  # a line alone would do otherwise
+    assert len(LearnedGamma().bias) == 32
+
+
+def test_the_units_of_learned_gamma_switch_where_their_bias_says():
+    """g(t) by hand, from other weights than those it starts with."""
+    gamma, g = LearnedGamma(-4.0, 6.0, hidden_dim=3).double(), torch.Generator().manual_seed(0)
+    for name, parameter in gamma.named_parameters():
+        parameter.data += torch.randn(parameter.shape, generator=g, dtype=torch.float64)
+    positive = torch.nn.functional.softplus
+    t = torch.linspace(0, 1, 7, dtype=torch.float64)
+
+    def height(t):
+        units = positive(gamma.raw_out) * torch.sigmoid(positive(gamma.raw_slope) * t[:, None] + gamma.bias)
+        return positive(gamma.raw_linear) * t + units.sum(1)
+
+    start, stop = height(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    expected = gamma.gamma_0 + positive(gamma.raw_range) * (height(t) - start) / (stop - start)
+    torch.testing.assert_close(gamma(t).gamma, expected)

@@ -230,10 +230,52 @@ def test_an_existing_file_is_not_overwritten_unasked(data, tmp_path):
     with pytest.raises(CheckpointError, match="run.pt exists: go on from it with --resume"):
         kept(data, file, Settings())
     assert file.read_bytes() == before
-    with pytest.raises(CheckpointError, match="resume needs the checkpoint to resume from"):
+    with pytest.raises(CheckpointError, match="^resume needs the checkpoint to resume from$"):
         Keeper(resume=True)
     with pytest.raises(CheckpointError, match="no file"):
         Keeper(tmp_path / "none.pt", resume=True)
+
+
+def test_a_file_says_what_its_run_was(data, tmp_path):
+    """Quickly: on a few images, for one epoch. And what it says is what a resumed run must share."""
+    few, file, settings = some_of(data, 10, 5), tmp_path / "run.pt", Settings(seed=3, layers=(1, 3))
+    model, losses = kept(few, file, settings, about={"dataset": "digits"})
+    said = checkpoints.load(file)
+    assert said.keys() == {
+        "format", "about", "model", "settings", "trained", "data", "state", "optimizer", "history", "seconds",
+    }  # fmt: skip
+    assert said["about"] == {"dataset": "digits"} and said["model"] == model.identity()
+    assert said["settings"] == dataclasses.asdict(settings) and torch.equal(said["history"], losses)
+    assert said["trained"] == [name for name, _ in model.named_parameters()]
+    assert said["data"] == checkpoints.checksum(few.train_images, few.train_labels)
+    frozen = small_stack()
+    frozen.layers[1].requires_grad_(False)
+    with pytest.raises(CheckpointError, match="^.*run.pt has trained .*, expected "):
+        kept(few, file, settings, model=frozen, resume=True, about={"dataset": "digits"})
+    wider = small_stack()
+    wider.layers = nn.ModuleList(DenoisingMLP(64, K, K, hidden_dim=17) for _ in range(3))
+    with pytest.raises(CheckpointError, match="^.*run.pt does not fit this model: layers.0.mlp.0.bias has shape"):
+        kept(few, file, settings, model=wider, resume=True, about={"dataset": "digits"})
+
+
+def test_looking_at_the_data_is_no_training(data, tmp_path, monkeypatch):
+    """By a clock that passes a minute while the images' checksum is taken, and no time else."""
+    now, checksum = [0.0], checkpoints.checksum
+    monkeypatch.setattr(training, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(checkpoints, "checksum", lambda *tensors: now.__setitem__(0, now[0] + 60) or checksum(*tensors))
+    keeper = Keeper(tmp_path / "run.pt")
+    assert keeper.seconds == 0
+    fit(small_stack(), data.train_images[:10], data.train_labels[:10], Settings(), keeper=keeper)
+    assert now == [60.0] and keeper.seconds == 0
+
+
+def test_settings_are_those_of_the_images_device(data, monkeypatch):
+    asked = []
+    monkeypatch.setattr("noprop_helpers.settings.computes_bfloat16", lambda device: asked.append(device))
+    fit(small_stack(), data.train_images[:10], data.train_labels[:10], Settings(precision="auto"))
+    assert asked == [torch.device("cpu")]
+    with pytest.raises(ValueError, match="BatchNorm takes mean and deviation over the images of a batch"):
+        fit(small_dt(data.train_images, T=1), data.train_images[:4], data.train_labels[:4], Settings(order="layer", batch_size=1))
 
 
 def test_weights_alone_cannot_be_resumed(data, tmp_path):
@@ -390,6 +432,12 @@ def test_other_ways_to_predict_are_asked_as_they_are_given(data):
     alone = functools.partial(model.predict_alone, t=2)
     right = (model.predict_alone(data.test_images, 2, generator(1)) == data.test_labels).double().mean().item()
     assert accuracy(model, data.test_images, data.test_labels, generator(1), alone) == right
+
+
+def test_a_flow_is_asked_a_thousand_images_at_a_time(data):
+    model, asked = built("paper-fm", data.train_images, data.train_labels, num_steps=2), []
+    predictions(model, torch.zeros(1002, 1, 8, 8), predict=lambda x, generator: asked.append(len(x)) or torch.zeros(len(x)))
+    assert asked == [1000, 2]
 
 
 @pytest.mark.slow

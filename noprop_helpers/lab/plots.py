@@ -3,9 +3,13 @@
 Everything takes and returns plain matplotlib objects.
 """
 
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
 from torch import Tensor
+
+from .. import needs
+
+with needs("matplotlib", "a plot"):
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
 
 # Told apart with any colour vision, and still when a dark page turns lightness round.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#1f6aa5", "#d95f02", "#1b8a5a", "#c1272d", "#7b4fa3", "#8a8f98"

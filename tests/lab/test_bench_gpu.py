@@ -211,7 +211,7 @@ def test_the_difference_that_graphs_make(variant, three_classes, monkeypatch):
     fit = gpu.fit
 
     def broken(model, images, labels, settings):
-        return fit(model, images, labels, dataclasses.replace(settings, seed=settings.cuda_graphs, cuda_graphs=False))
+        return fit(model, images, labels, dataclasses.replace(settings, seed=int(settings.cuda_graphs), cuda_graphs=False))
 
     monkeypatch.setattr(gpu, "fit", broken)
     assert gpu.graph_difference(variant, task) > 0.5

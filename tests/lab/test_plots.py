@@ -19,6 +19,29 @@ def test_grey_images_are_dark_ink_on_white():
     assert ax.images[0].get_array().tolist() == [[1.0, 0.0]]
 
 
+def test_colour_images_are_as_they_are():
+    _, ax = plt.subplots()
+    image = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    plots.plot_image(ax, image)
+    assert ax.images[0].get_array().shape == (4, 5, 3)
+    assert ax.images[0].get_array()[1, 2].tolist() == image[:, 1, 2].tolist()
+
+
+def test_a_states_bars_are_its_numbers_and_the_true_class_stands_out():
+    _, ax = plt.subplots()
+    plots.plot_state(ax, torch.tensor([0.5, -1.0, 2.0]), true_label=2, class_names=["a", "b", "c"])
+    assert [bar.get_height() for bar in ax.patches] == [0.5, -1.0, 2.0]
+    assert [to_hex(bar.get_facecolor()) for bar in ax.patches] == [plots.GREY, plots.GREY, plots.BLUE]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b", "c"]
+
+
+def test_the_books_style_has_colours_that_can_be_told_apart():
+    with plt.rc_context():
+        plots.use_book_style()
+        colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    assert len(set(colours)) == 6 and colours[0] == plots.BLUE
+
+
 def test_table():
     assert plots.table(["a", "b"], [[1, "x"]]).data == "| a | b |\n| --- | --- |\n| 1 | x |"
 

@@ -21,6 +21,19 @@ def test_mean_and_standard_error_by_hand():
     assert value["standard_error"] == pytest.approx(math.sqrt((4 + 1 + 9) / 2 / 3))
 
 
+def test_no_values_have_no_mean():
+    with pytest.raises(NoPropError, match="expected at least one value, got none"):
+        records.mean_and_standard_error([])
+
+
+def test_outside_a_checkout_there_is_no_commit(monkeypatch):
+    def no_git(*arguments, **options):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(records.subprocess, "run", no_git)
+    assert records.git_commit() is None
+
+
 def test_the_interval_is_students():
     """Two degrees of freedom: 4.303 standard errors, not two."""
     value = records.mean_and_standard_error([1.0, 2.0, 6.0])
