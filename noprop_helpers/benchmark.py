@@ -234,6 +234,8 @@ def _tf32() -> dict[str, bool]:
 
 
 def _version(package: str) -> str | None:
+    if package == "torch":
+        return str(torch.__version__)  # its build, too, which the package's own version may leave out
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

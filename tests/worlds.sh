@@ -4,7 +4,7 @@
 #   bash tests/worlds.sh newest    the newest of everything
 #   bash tests/worlds.sh sphinx    the book by plain Sphinx, today's myst-nb and theme: the way out of Jupyter Book 1
 # PYTHON=... names another interpreter. WORLD=FOLDER keeps the environment there; else it goes when all is done.
-# Words after the first go to pytest.
+# Words after the first go to pytest, or to Sphinx.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 world=${1:-}
@@ -28,7 +28,7 @@ tests() { # words for pytest
 }
 
 # To run the tests, and what notebooks have: the figures are theirs.
-tools=(pytest pytest-xdist nbformat pyyaml ipython)
+tools=(pytest pytest-xdist hypothesis nbformat pyyaml ipython)
 
 bounds() { sed -nE 's/.*"([A-Za-z0-9_-]+)>=([0-9.]+)".*/\1 \2/p' pyproject.toml; }
 
@@ -48,7 +48,7 @@ case $world in
     mapfile -t torch < <(grep -E '^torch(vision)?==' requirements.txt) # the lock's: it is today's builder that is asked
     environment "${names[@]}" "${torch[@]}" sphinx myst-nb sphinx-book-theme sphinx-external-toc sphinx-togglebutton \
       sphinx-copybutton sphinx-design sphinxcontrib-bibtex sphinx-exercise sphinx-proof sphinx-mathjax-offline fonttools
-    "$folder/bin/sphinx-build" --nitpicky --keep-going -c tests/plain_sphinx . "$folder/html" "${@:2}"
+    "$folder/bin/sphinx-build" --fail-on-warning --nitpicky --keep-going -c tests/plain_sphinx . "$folder/html" "${@:2}"
     ;;
   *)
     sed -n '2,/^set/s/^# //p' "${BASH_SOURCE[0]}"

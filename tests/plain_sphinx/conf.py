@@ -42,4 +42,5 @@ html_theme_options |= {
     "use_issues_button": True,
     "use_edit_page_button": True,
     "home_page_in_toc": True,
+    "navbar_persistent": [],  # else today's theme draws a second search box across the top of every page
 }
