@@ -107,7 +107,7 @@ def write_damaged(folder: Path) -> None:
     weights = {"state": good["state"], "model": good["model"]}
     for name, content in {
         "weights": weights,
-        "half": good | {"history": good["history"][:1]},
+        "half": good | {"history": good["history"][:1], "where": good["where"] | {"threads": 1}},
         "no_state": {key: value for key, value in good.items() if key != "state"},
         "no_history": {key: value for key, value in good.items() if key != "history"},
         "no_seconds": {key: value for key, value in good.items() if key != "seconds"},
