@@ -12,7 +12,7 @@ import os
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -149,23 +149,30 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no file {path}")
+    content = _read(path, "cpu")
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} was not written by this version of noprop_helpers: expected a checkpoint of format {FORMAT!r}"
+        )
+    checksum = content.pop("checksum", None)
+    if checksum != content_checksum({name: value for name, value in content.items() if name != "format"}):
+        raise CheckpointError(f"{path} is damaged: its content is not what was written; take a copy of it, or train again")
+    if torch.device(device).type == "cpu":
+        return content
+    return {name: value for name, value in _read(path, device).items() if name != "checksum"}
+
+
+def _read(path: Path, device: torch.device | str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of strange files: the error that follows says more
-            content = torch.load(path, map_location=device, weights_only=True)
+            return torch.load(path, map_location=device, weights_only=True)
     except PermissionError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     except Exception as error:  # torch raises many kinds: truncated zip, foreign pickle, not a file of torch's at all
         raise CheckpointError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); train again or name another"
         ) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} was not written by this version of noprop_helpers: expected a checkpoint of format {FORMAT!r}"
-        )
-    if content.pop("checksum", None) != content_checksum({name: value for name, value in content.items() if name != "format"}):
-        raise CheckpointError(f"{path} is damaged: its content is not what was written; take a copy of it, or train again")
-    return content
 
 
 def expect(content: dict, kinds: dict[str, type], source: str | Path) -> None:

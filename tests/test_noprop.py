@@ -594,7 +594,7 @@ def test_a_readout_of_another_kind_does_not_fit(few_digits, tmp_path):
 
 def test_a_file_without_a_model_is_none_of_ours(tmp_path):
     checkpoints.save(tmp_path / "other.pt", {"state": small_stack().state_dict()})
-    with pytest.raises(CheckpointError, match="other.pt does not say its kind; expected NoPropDT"):
+    with pytest.raises(CheckpointError, match="other.pt does not say its model: expected a dict, got nothing"):
         small_stack().load(tmp_path / "other.pt")
 
 

@@ -242,7 +242,7 @@ def test_a_file_says_what_its_run_was(data, tmp_path):
     model, losses = kept(few, file, settings, about={"dataset": "digits"})
     said = checkpoints.load(file)
     assert said.keys() == {
-        "format", "about", "model", "settings", "trained", "data", "state", "optimizer", "history", "seconds",
+        "format", "about", "model", "settings", "trained", "data", "state", "optimizer", "history", "seconds", "where",
     }  # fmt: skip
     assert said["about"] == {"dataset": "digits"} and said["model"] == model.identity()
     assert said["settings"] == dataclasses.asdict(settings) and torch.equal(said["history"], losses)
