@@ -8,6 +8,7 @@ import functools
 import importlib
 import pkgutil
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -94,6 +95,27 @@ def test_files_have_one_line_end_and_names_that_every_system_can_hold():
     assert len({name.lower() for name in names}) == len(names)
     reserved = r'[<>:"|?*\\\x00-\x1f]|[. ](/|$)|(^|/)(con|prn|aux|nul|com\d|lpt\d)(\.|/|$)'
     assert [name for name in names if re.search(reserved, name, re.I) or len(name) > 100 or not name.isascii()] == []
+
+
+# --- Other versions ---------------------------------------------------------------------------------------------------
+
+
+def test_every_requirement_has_a_lower_bound_alone():
+    """So tests/worlds.sh finds them all, and what a host brings may stay."""
+    lists = re.findall(r'^(?:requires|dependencies|adjoint) = (\[[^]]*\])', (ROOT / "pyproject.toml").read_text(), re.M)
+    wanted = [name for names in lists for name in ast.literal_eval(names)]
+    assert len(lists) == 3 and len(wanted) > 8
+    assert [name for name in wanted if not re.fullmatch(r"[\w-]+>=\d[\d.]*", name)] == []
+
+
+def test_plain_sphinx_is_led_to_what_is_there(monkeypatch):
+    pytest.importorskip("yaml")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    told = runpy.run_path(str(ROOT / "tests" / "plain_sphinx" / "conf.py"))
+    paths = [told[name] for name in ("external_toc_path", "html_logo", "html_favicon")]
+    for path in [*paths, *told["bibtex_bibfiles"], *told["html_static_path"], *told["templates_path"]]:
+        assert Path(path).is_absolute() and Path(path).exists()
+    assert told["html_theme_options"]["repository_url"].startswith("https://") and told["default_role"] == "code"
 
 
 # --- What only some systems have --------------------------------------------------------------------------------------
