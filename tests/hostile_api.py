@@ -896,7 +896,7 @@ DATA = [
         lambda: (home_folder("folder:~/pictures"), images.read_picture("~/pictures/cat/1.png", (3, 4, 6)))[1],
         has_shape(1, 3, 4, 6)),
     Row("a path with a zero byte", lambda: data.load_dataset("folder:a\0b"), ("folder",)),
-    Row("a path of 5000 letters", lambda: data.load_dataset("folder:" + "a" * 5000), ("too long",)),
+    Row("a path of 5000 letters", lambda: data.load_dataset("folder:" + "a" * 5000), ("folder:aaaa",)),
     Row("a root that is a number", lambda: data.load_dataset("mnist", root=7), ("root", "7")),
     Row("a size of 0", lambda: data.load_dataset(f"folder:{folder() and 'mine'}", image_size=(0, 4)), ("size", "(0, 4)")),
     Row("a size below 0", lambda: data.load_dataset(f"folder:{folder() and 'mine'}", image_size=(4, -4)), ("size", "(4, -4)")),

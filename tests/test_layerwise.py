@@ -134,12 +134,10 @@ def test_a_stack_of_one_keeps_no_second_copy_of_its_weights(layers, batches):
     assert all(p.device.type == "meta" for p in stack._template[0].parameters())
 
 
-def test_a_loss_per_sample_is_averaged_over_samples_alone(layers, batches):
-    """Losses [T, B], or one of more dimensions before the batch: the last one is the batch."""
-    features, z, y = batches[0]
-    stack = LayerStack(layers)
-    twice = stack.loss_gradients(features, z, y, lambda outputs, y: readout_loss(outputs, y)[:, None].expand(-1, 2, -1))
-    torch.testing.assert_close(twice, stack.loss_gradients(features, z, y, readout_loss)[:, None].expand(-1, 2))
+def test_a_loss_is_one_number_for_each_layer_and_sample(layers, batches):
+    """Losses [T, 2, B] would be averaged without a word."""
+    with pytest.raises(ValueError, match=r"each layer and sample, \[4, 16\], got \[4, 2, 16\]"):
+        LayerStack(layers).loss_gradients(*batches[0], lambda outputs, y: readout_loss(outputs, y)[:, None].expand(-1, 2, -1))
 
 
 def test_layers_that_drop_out_draw_each_their_own():

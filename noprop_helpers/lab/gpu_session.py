@@ -125,8 +125,10 @@ def run(
     Stopping it is an interruption from the keyboard first, and ``grace`` seconds later the end. What it prints goes to the
     end of ``log``; ``meanwhile()`` is called every so many seconds.
     """
+    # Else Python keeps what is printed until its end, and writes it after the error that ended it.
+    env = os.environ | {"PYTHONUNBUFFERED": "1"}
     with open(log, "ab") as file:
-        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
+        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=env)
         try:
             while time.monotonic() < until:
                 try:
