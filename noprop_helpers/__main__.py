@@ -406,16 +406,21 @@ def _check_files(*paths: str | None, read: Sequence[str] = ()) -> None:
 def _tell(text: str) -> None:
     """A line beside the result, on standard error; where nobody listens, it is not worth an error."""
     with contextlib.suppress(OSError):
-        print(f"noprop_helpers: {text}", file=sys.stderr, flush=True)
+        print(_printable(f"noprop_helpers: {text}"), file=sys.stderr, flush=True)
 
 
 def _say(text: str) -> None:
     """Print a result. Where that fails, files are written all the same, and it fails in one line."""
     try:
-        print(text, flush=True)
+        print(_printable(text), flush=True)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries, and fails, once more at its end
         raise NoPropError(f"cannot print the result: {error.strerror}") from None
+
+
+def _printable(text: str) -> str:
+    """Names of files and classes come from others, and a terminal obeys some signs: these are spelled out."""
+    return "".join(sign if sign.isprintable() or sign in "\n\N{NO-BREAK SPACE}" else repr(sign)[1:-1] for sign in text)
 
 
 def _check_alone(command: str) -> None:
