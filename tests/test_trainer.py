@@ -369,13 +369,13 @@ def test_training_from_the_button_ends_above_95_and_says_so(open_page):
 
 
 # Counts what the page asks the browser to call later.
-COUNT_CALLS = """
-window.callsAskedFor = 0;
-for (const name of ["setTimeout", "requestAnimationFrame", "setInterval"]) {
-  const ask = window[name].bind(window);
-  window[name] = (...given) => { window.callsAskedFor++; return ask(...given); };
-}
-"""
+COUNT_CALLS = """() => {
+  window.callsAskedFor = 0;
+  for (const name of ["setTimeout", "requestAnimationFrame", "setInterval"]) {
+    const ask = window[name].bind(window);
+    window[name] = (...given) => { window.callsAskedFor++; return ask(...given); };
+  }
+}"""
 
 
 def wait_for_rest(page):
