@@ -17,8 +17,8 @@ POLICY = (
 CHARSET = re.compile(r"<meta charset=[^>]*>", re.I)
 # The theme's buttons that print and fill the screen. On every page, since search reads all others into its own.
 HANDLERS = ("window.print()", "toggleFullScreen()")
-# How the scripts begin that stand among a page's text: interactive figures, the page that trains, and a name that the theme sets.
-OPENINGS = ('(function () {\n"use strict";\nfunction each(name, start)', "NoPropTrainer.start();", "kernelName = 'python3'")
+# How the scripts begin that stand among a page's text: interactive figures, and the page that trains.
+OPENINGS = ('(function () {\n"use strict";\nfunction each(name, start)', "NoPropTrainer.start();")
 
 
 def checksum(script: str) -> str:
