@@ -60,6 +60,10 @@ lock: requirements.in ## pin requirements.in and all it needs in requirements.tx
 	  | { echo "# Made by 'make lock' from requirements.in; holds for Python 3.10 and newer. Without CUDA's libraries: pip adds torch's own."; \
 	      grep -vE '^(nvidia|cuda|triton)'; } > requirements.txt.new
 	mv requirements.txt.new requirements.txt
+	grep -vE '^(torch|torchvision)==' requirements.txt | .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.10 \
+	  --no-header --no-annotate --no-deps --generate-hashes - \
+	  | { echo "# Made by 'make lock': requirements.txt with the checksums of its files, but for torch, whose builds differ."; cat; } \
+	  > requirements-hashed.txt
 
 clean: ## remove the built book and the virtual environment
 	rm -rf _build .venv

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Sequence
@@ -25,6 +26,7 @@ from .images import fits, read_picture
 from .lab import bench as benches
 from .lab import records
 from .lab.experiments import EXPERIMENTS
+from .lab.recheck import recheck
 from .lab.recording import Recording, record
 from .lab.shell import Parser, in_one_line
 from .layerwise import layers_for_rank
@@ -248,6 +250,8 @@ def record_experiment(options: argparse.Namespace) -> int:
     """Run an experiment of the book over its seeds and write its record: -> exit code."""
     _check_alone("record")
     _check_files(options.json)
+    if options.check:
+        return _recheck(options)
     start = time.perf_counter()
     value = record(options.name, _recording(options), options.dataset, options.data_root)
     seconds = time.perf_counter() - start
@@ -255,6 +259,21 @@ def record_experiment(options: argparse.Namespace) -> int:
         records.write_json(options.json, value)
     _say(f"{options.name}: {len(value['runs'])} seeds in {seconds:.0f} s, written to {options.output}")
     return 0
+
+
+def _recheck(options: argparse.Namespace) -> int:
+    """Run a recorded experiment again and say of every number whether it agrees: -> exit code, 1 where one does not."""
+    with tempfile.TemporaryDirectory() as folder:
+        recording = _recording(options)
+        if recording.folder == records.FOLDER:  # the new record is wanted for the comparison alone
+            recording = recording._replace(folder=Path(folder))
+        verdicts = recheck(options.name, recording, options.dataset, options.data_root)
+    failed = sum(not verdict.passed for verdict in verdicts)
+    if options.json is not None:
+        records.write_json(options.json, [verdict._asdict() | {"passed": verdict.passed} for verdict in verdicts])
+    _say("\n".join(map(str, verdicts)))
+    _say(f"{options.name}: {len(verdicts) - failed} of {len(verdicts)} numbers agree with the record, {failed} do not")
+    return int(failed > 0)
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -376,6 +395,7 @@ def _recording_options(common: argparse.ArgumentParser) -> argparse.ArgumentPars
 def _record_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
     command.add_argument("--dataset", help="in place of the experiment's own, e.g. folder:PATH with a copy of it")
+    command.add_argument("--check", action="store_true", help="run it again and say whether the record's numbers hold")
     command.set_defaults(command=record_experiment)
 
 
@@ -408,16 +428,21 @@ def _check_files(*paths: str | None, read: Sequence[str] = ()) -> None:
 def _tell(text: str) -> None:
     """A line beside the result, on standard error; where nobody listens, it is not worth an error."""
     with contextlib.suppress(OSError):
-        print(f"noprop_helpers: {text}", file=sys.stderr, flush=True)
+        print(_printable(f"noprop_helpers: {text}"), file=sys.stderr, flush=True)
 
 
 def _say(text: str) -> None:
     """Print a result. Where that fails, files are written all the same, and it fails in one line."""
     try:
-        print(text, flush=True)
+        print(_printable(text), flush=True)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries, and fails, once more at its end
         raise NoPropError(f"cannot print the result: {error.strerror}") from None
+
+
+def _printable(text: str) -> str:
+    """Names of files and classes come from others, and a terminal obeys some signs: these are spelled out."""
+    return "".join(sign if sign.isprintable() or sign in "\n\N{NO-BREAK SPACE}" else repr(sign)[1:-1] for sign in text)
 
 
 def _check_alone(command: str) -> None:

@@ -32,7 +32,7 @@ def sources() -> list[Path]:
 
 def claimed(source: Path) -> list[str]:
     """Numbers of a page that name a record, as they are written: "78.1 %"."""
-    return [f"{number} {unit}" for number, unit, kind, _ in NUMBER.findall(prose(source)) if kind == "record"]
+    return [f"{number} {unit}".strip() for number, unit, kind, _ in NUMBER.findall(prose(source)) if kind == "record"]
 
 
 def text_of(page: Path) -> str:

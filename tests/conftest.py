@@ -52,7 +52,8 @@ BOOK = Path(__file__).parent.parent / "_build" / "html" / "index.html"
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What looks at the built book is skipped where there is none. Side by side, the tests of a file stay in one process, for
-    what they share, and so do all looks at one page; slow ones go wherever a process is free, and first."""
+    what they share, and so do all looks at one page; a slow test in a file of others goes wherever a process is free. Slow ones
+    are first."""
     no_book = pytest.mark.skip(reason="the book is not built: run `make book`")
     for item in items:
         if item.get_closest_marker("built") and not BOOK.exists():
@@ -60,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "browser" in getattr(item, "fixturenames", ()):  # a cell of a notebook asks for none
             item.add_marker(pytest.mark.browser)
         shared = item.callspec.params.get("name", "") if item.path.name == "test_browser.py" and hasattr(item, "callspec") else ""
-        alone = item.nodeid if item.get_closest_marker("slow") else ""
+        alone = item.nodeid if any(mark.name == "slow" for mark in item.own_markers) else ""
         item.add_marker(pytest.mark.xdist_group(alone or f"{item.path.stem} {shared}"))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 

@@ -179,7 +179,7 @@ def visit(browser, bases):
         page.wait_for_timeout(500)  # page.js marks what scrolls
         facts = {"signs": page.evaluate(MISSING_SIGNS), "wide": page.evaluate(CUT)}
         page.emulate_media(color_scheme="dark")
-        page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+        page.wait_for_selector("html[data-theme=dark]")
         # The theme fades from colour to colour.
         page.add_style_tag(content="* { transition: none !important }")
         facts["dark background"] = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -190,7 +190,7 @@ def visit(browser, bases):
         page.evaluate(AXE)
         facts["axe narrow"] = page.evaluate(SERIOUS, OF_LOOKS)
         page.emulate_media(color_scheme="light")
-        page.wait_for_function("document.documentElement.dataset.theme === 'light'")
+        page.wait_for_selector("html[data-theme=light]")
         page.set_viewport_size({"width": 1400, "height": 900})
         page.wait_for_timeout(500)
         return facts | {"axe wide": page.evaluate(SERIOUS, None)}
@@ -361,17 +361,17 @@ def test_a_dark_page_prints_dark_on_white_and_nothing_but_the_text(browser, base
     page = browser.new_page(color_scheme="dark", viewport={"width": 700, "height": 1000})
     page.goto(f"{bases['disk']}/{name}.html", wait_until="load")
     page.evaluate("window.MathJax?.startup?.promise?.then(() => null)")
-    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    page.wait_for_selector("html[data-theme=dark]")
     page.add_style_tag(content="* { transition: none !important }")
     page.emulate_media(media="print")
-    page.wait_for_function("document.documentElement.dataset.theme === 'light'")
+    page.wait_for_selector("html[data-theme=light]")
     paper = page.evaluate(PAPER)
     assert paper["titles"] == 1
     assert paper["colours"][0] in {"rgb(255, 255, 255)", "rgba(0, 0, 0, 0)"}
     assert max(map(int, re.findall(r"\d+", paper["colours"][1]))) < 64
     assert paper["shown"] == paper["filters"] == paper["clipped"] == []
     page.emulate_media(media="screen")
-    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    page.wait_for_selector("html[data-theme=dark]")
     page.close()
 
 

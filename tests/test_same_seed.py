@@ -20,6 +20,8 @@ from noprop_helpers.data import load_dataset
 from noprop_helpers.recipes import EMBEDDINGS, RECIPES
 from noprop_helpers.runs import Trained, plan, run
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).parent.parent / "book" / "how-to.md").read_text(encoding="utf-8")
 TWO_STEPS = {"num_steps": "2", "epochs": "2"}
 CASES = {

@@ -182,6 +182,15 @@ def test_a_notebook_to_download_leaves_its_pictures_out():
     assert cells == [{"cell_type": "code", "outputs": [text]}, {"cell_type": "markdown"}]
 
 
+def test_pages_lose_what_only_thebe_and_the_theme_read(site):
+    kept = "<p>99 %<!-- record: r mean --></p>\n<script>a()</script>\n"
+    thebe = '<script type="text/x-thebe-config">\n{ requestKernel: true }\n</script>\n<script>kernelName = \'python3\'</script>\n'
+    notes = "<!-- Loaded before other Sphinx assets -->\n<!-- Scripts loaded after <body> so the DOM is not blocked -->\n"
+    folder = site({"a.html": thebe + notes + kept})
+    light_site.slim_pages(folder)
+    assert (folder / "a.html").read_text() == kept
+
+
 def test_pages_lose_their_indentation_but_not_that_of_code():
     page = "<p>\n\n    a\n  b</p>\n<pre>\n    c\n</pre>\n  <script>\n  d\n</script>\n    e"
     expected = "<p>\na\nb</p>\n<pre>\n    c\n</pre>\n<script>\n  d\n</script>\ne"

@@ -172,9 +172,18 @@ def without_indentation(page: str) -> str:
     return "".join(re.sub(r"\n\s+", "\n", part) if i % 3 == 0 else part for i, part in enumerate(parts) if i % 3 != 2)
 
 
+# Settings of Thebe, which is not used, and the theme's notes to itself. Comments that name a number's source stay.
+LEFTOVERS = re.compile(
+    r"""<script type="text/x-thebe-config">.*?</script>\s*|<script>kernelName = '\w+'</script>\s*"""
+    r"|<!-- (?:Loaded before|Pre-loaded scripts|Scripts loaded after|Table of contents)[^>]*?(?:<body>[^>]*?)?-->\s*",
+    re.S,
+)
+
+
 def slim_pages(site: Path) -> None:
     for page in pages(site):
-        page.write_text(without_indentation(page.read_text(encoding="utf-8")), encoding="utf-8")
+        text = LEFTOVERS.sub("", page.read_text(encoding="utf-8"))
+        page.write_text(without_indentation(text), encoding="utf-8")
 
 
 def sitemap(site: Path, base: str) -> str:

@@ -45,6 +45,27 @@
   (window.MathJax?.startup?.promise ?? Promise.resolve()).then(soon);
 })();
 
+// What belongs together stays on a line: a formula and the comma or full stop after it, a number and its "%" or "×".
+(() => {
+  for (const formula of document.querySelectorAll(".bd-article span.math")) {
+    const after = formula.nextSibling;
+    const signs = after?.nodeType === Node.TEXT_NODE && after.data.match(/^[.,;:!?)]+/);
+    if (!signs) continue;
+    after.splitText(signs[0].length);
+    const together = document.createElement("span");
+    together.className = "unbroken";
+    formula.replaceWith(together);
+    together.append(formula, after);
+  }
+  const words = document.createTreeWalker(document.querySelector(".bd-article") ?? document.head, NodeFilter.SHOW_TEXT);
+  while (words.nextNode()) {
+    const { data, parentElement } = words.currentNode;
+    if (/\d [%×]/.test(data) && !parentElement.closest("pre, code, script, svg"))
+      words.currentNode.data = data.replace(/(\d) ([%×])(?: (?=\d))?/g, (all, digit, sign) =>
+        `${digit}\u00a0${sign}${all.endsWith(" ") ? "\u00a0" : ""}`);
+  }
+})();
+
 // Printed from dark mode, too, a page is dark on white.
 (() => {
   const page = document.documentElement;

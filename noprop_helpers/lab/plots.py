@@ -3,6 +3,9 @@
 Everything takes and returns plain matplotlib objects.
 """
 
+import re
+from html import escape
+
 from torch import Tensor
 
 from .. import needs
@@ -42,7 +45,8 @@ def plot_state(ax: Axes, z: Tensor, true_label: int | None = None, class_names=N
     colors = [BLUE if i == true_label else GREY for i in range(len(z))]
     ax.bar(range(len(z)), z.tolist(), color=colors)
     ax.axhline(0, color="black", linewidth=0.8)
-    ax.set_xticks(range(len(z)), class_names or range(len(z)))
+    names = [str(name).replace("$", r"\$") for name in class_names or range(len(z))]  # a dollar would begin a formula
+    ax.set_xticks(range(len(z)), names)
     ax.grid(visible=False, axis="x")
 
 
@@ -76,15 +80,25 @@ def plot_board(ax: Axes, board, values: Tensor, given: Tensor, sure: Tensor, wro
 
 
 def table(headers: list[str], rows: list[list]) -> "Markdown":
-    """A Markdown table as a cell's output. Numbers come as text, formatted by the caller."""
+    """A Markdown table as a cell's output. Numbers come as text, formatted by the caller.
+
+    An entry may hold Markdown and what ``breakable`` writes; other HTML is shown as it is written, so that what stands in a
+    record, in a class name or in a file's name is read and never run.
+    """
     from IPython.display import Markdown
 
     if any(len(row) != len(headers) for row in rows):
         raise ValueError(f"expected {len(headers)} entries in every row, got {[len(row) for row in rows]}")
     lines = [headers, ["---"] * len(headers), *rows]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
+    return Markdown("\n".join("| " + " | ".join(map(_entry, line)) + " |" for line in lines))
+
+
+def _entry(value) -> str:
+    """A table's entry in one line, without HTML but for that of ``breakable``."""
+    text = " ".join(str(value).splitlines())
+    return re.sub(r"<(?!/?code>|wbr>)", "&lt;", text)
 
 
 def breakable(text: str) -> str:
     """A name with underscores as code that may break after each of them: on a phone a table is as wide as its longest name."""
-    return f"<code>{text.replace('_', '_<wbr>')}</code>"
+    return f"<code>{escape(text).replace('_', '_<wbr>')}</code>"

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import subprocess
+import zipfile
 from pathlib import Path
 
 import numpy
@@ -107,14 +108,22 @@ def right(name: str, folder: str | Path = FOLDER) -> dict[str, Tensor]:
     path = Path(folder) / f"{name}.npz"
     if not path.exists():
         raise NoPropError(f"no predictions {path}; make them with: python -m noprop_helpers record {name}")
-    with numpy.load(path, allow_pickle=False) as said:
-        labels = said["labels"] if "labels" in said.files else True
-        by_who = {}
-        for key in said.files:
-            seed, _, who = key.partition("/")
-            if who:
-                by_who.setdefault(who, []).append(torch.from_numpy(said[key] == labels))
+    said = _predictions(path)
+    labels, by_who = said.get("labels", True), {}
+    for key in said:
+        seed, _, who = key.partition("/")
+        if who:
+            by_who.setdefault(who, []).append(torch.from_numpy(said[key] == labels))
     return {who: torch.stack(seeds) for who, seeds in by_who.items()}
+
+
+def _predictions(path: Path) -> dict[str, numpy.ndarray]:
+    """The arrays of an .npz. Raises NoPropError where it is none, or holds objects, which could run code."""
+    try:
+        with numpy.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise NoPropError(f"{path} holds no predictions ({error}); delete it and run the experiment anew") from None
 
 
 def paired(one: Tensor, other: Tensor) -> dict:

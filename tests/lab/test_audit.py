@@ -68,6 +68,7 @@ def test_audit_steps_mend_one_thing_each():
     assert [m.objective for m in steps.values()] == ["squared_error"] * 5 + ["cross_entropy"] * 3
 
 
+@pytest.mark.slow
 def test_the_audit_measures_every_step_as_it_goes(digits):
     results, said = run_audit(some_of(digits, 200, 60), 0)
     assert list(results) == list(said)

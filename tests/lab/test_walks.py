@@ -99,6 +99,7 @@ def test_a_sudoku_walk_says_what_it_is_chosen_for():
             assert name == "noisy" or not ends[0]
 
 
+@pytest.mark.slow
 def test_shown_puzzles_are_of_classes_that_nobody_learned_from():
     held_out = {tuple(grid.flatten().tolist()) for grid in split()[1]}
     for puzzle in sudokus()[2]["puzzles"]:

@@ -1,5 +1,7 @@
 """A Sudoku being solved: what the layers say of it, one after another, beside the top layer alone (chapter 7)."""
 
+from html import escape
+
 import torch
 from IPython.display import HTML
 
@@ -78,7 +80,7 @@ def _board(name: str, key: str, title: str, puzzle: str, values: str, sure: str)
         kind = "nph-given" if given else "nph-open"
         dark = "1.00" if given or bad[i] else opacity(sure[i])
         cells.append(
-            f'<text class="{kind}{" nph-bad" * bad[i]}" x="{x + CELL / 2:g}" y="{y + 31:g}" opacity="{dark}">{value}</text>'
+            f'<text class="{kind}{" nph-bad" * bad[i]}" x="{x + CELL / 2:g}" y="{y + 31:g}" opacity="{dark}">{escape(value)}</text>'
         )
         shade += [f"M{x:g} {y:g}h{CELL}v{CELL}h-{CELL}z"] if given else []
         lines += [f"M{x + 12:g} {y + 38:g}h20"] if bad[i] else []

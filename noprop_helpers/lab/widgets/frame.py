@@ -47,8 +47,8 @@ def figure(kind: str, name: str, says: str, parts: Iterable[str], data: dict, he
 
 
 def inline(data: dict) -> str:
-    """Data as JSON that no HTML parser takes for the end of a script."""
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
+    """Data as JSON in which no HTML parser finds a tag, a comment or the end of a script."""
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
 def style(kind: str) -> str:

@@ -1,5 +1,7 @@
 """Inference step by step: a digit, what the layer that has just spoken believes, the state that it hands on (chapter 4)."""
 
+from html import escape
+
 from IPython.display import HTML
 
 from . import frame
@@ -80,7 +82,7 @@ def _picks(walks: list[dict], chosen: int) -> str:
     names = {"blend": "a blend of a 4 and a 9", "mended": "{}, misread at first", "wrong": "{}, misread to the end"}
     buttons = (
         f'<button type="button" data-pick="{i}" aria-pressed="{"true" if i == chosen else "false"}" '
-        f'aria-label="{names.get(one["why"], "{}").format(frame.a(one["label"]))}">'
+        f'aria-label="{escape(names.get(one["why"], "{}").format(frame.a(one["label"])))}">'
         '<svg viewBox="0 -.5 8 8" aria-hidden="true"><g class="nph-digit"></g></svg></button>'
         for i, one in enumerate(walks)
     )
