@@ -3,13 +3,13 @@
 #   bash tests/worlds.sh oldest    every lower bound of pyproject.toml at once (Python 3.10 or 3.11: later ones never had them)
 #   bash tests/worlds.sh newest    the newest of everything
 #   bash tests/worlds.sh sphinx    the book by plain Sphinx, today's myst-nb and theme: the way out of Jupyter Book 1
-# PYTHON=... names another interpreter. WORLD=FOLDER keeps the environment there; else it goes when all is done.
+# PYTHON=... names another interpreter. KEEP=FOLDER keeps the environment there; else it goes when all is done.
 # Words after the first go to pytest, or to Sphinx.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 world=${1:-}
-folder=${WORLD:-$(mktemp -d)}
-[ -n "${WORLD:-}" ] || trap 'rm -rf "$folder"' EXIT
+folder=${KEEP:-$(mktemp -d)}
+[ -n "${KEEP:-}" ] || trap 'rm -rf "$folder"' EXIT
 # Two, as in the Makefile; and what waits holds no core.
 export OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive PIP_DISABLE_PIP_VERSION_CHECK=1
 
