@@ -73,6 +73,7 @@ EXPERIMENTS = {
     "mnist_shared": _recipe("mnist", "shared", (0, 1, 2, 3, 4)),
     "mnist_local": _recipe("mnist", "local", (0, 1, 2)),
     "fashion_mnist_shared": _recipe("fashion_mnist", "shared", (0, 1, 2)),
+    "fashion_mnist_local": _recipe("fashion_mnist", "local", (0, 1, 2)),
     **{f"{d}_closed_form": _recipe(d, "closed_form", (0, 1, 2)) for d in ("mnist", "fashion_mnist", "cifar10")},
     "cifar10_shared": _recipe("cifar10", "shared", (0, 1, 2)),
     "cifar10_local": _recipe("cifar10", "local", (0, 1, 2)),
