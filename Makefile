@@ -33,7 +33,7 @@ book: $(STAMP) ## execute every chapter and build the book into _build/html/inde
 	$(BIN)/jupyter-book build . --warningiserror --nitpick --keep-going
 
 # Two tests at a time: see tests/conftest.py for which may be apart.
-PYTEST := $(BIN)/python -m pytest -rs --numprocesses 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -rs --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 test: $(STAMP) ## build the book, and run all tests: package, notebooks, pages in a browser
 	$(MAKE) --jobs 2 book test-parts

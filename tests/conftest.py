@@ -5,6 +5,7 @@ Fixtures come by their names; functions by ``from conftest import generator``.
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import stat
@@ -49,21 +50,31 @@ CHROMIUM_ARGS = [
 BOOK = Path(__file__).parent.parent / "_build" / "html" / "index.html"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before the expression of -m is asked
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What looks at the built book is skipped where there is none. Side by side, the tests of a file stay in one process, for
-    what they share, and so do all looks at one page; a slow test in a file of others goes wherever a process is free. Slow ones
-    are first."""
+    """What looks at the built book is skipped where there is none. What is slow comes first: at the end it would run alone."""
     no_book = pytest.mark.skip(reason="the book is not built: run `make book`")
     for item in items:
         if item.get_closest_marker("built") and not BOOK.exists():
             item.add_marker(no_book)
         if "browser" in getattr(item, "fixturenames", ()):  # a cell of a notebook asks for none
             item.add_marker(pytest.mark.browser)
-        shared = item.callspec.params.get("name", "") if item.path.name == "test_browser.py" and hasattr(item, "callspec") else ""
-        alone = item.nodeid if any(mark.name == "slow" for mark in item.own_markers) else ""
-        item.add_marker(pytest.mark.xdist_group(alone or f"{item.path.stem} {shared}"))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Side by side, a file's tests stay in one process, for what they share: a notebook's kernel, a trained model. Of the many
+    looks at the built pages, those at one page do."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFileOrPage(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            page = re.search(r"\b(book/[\w/-]+|genindex|search)\]$", nodeid) if file.endswith("test_browser.py") else None
+            return f"{file} {page.group(1)}" if page else file
+
+    return ByFileOrPage(config, log)
 
 
 # Closed after each module: a running Playwright keeps an event loop that would be in the way of the notebook tests.
