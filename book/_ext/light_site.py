@@ -162,7 +162,7 @@ def without_pictures(notebook: dict) -> dict:
 def slim_notebooks(site: Path) -> None:
     for file in sorted((site / "_sources").rglob("*.ipynb")):
         notebook = without_pictures(json.loads(file.read_text(encoding="utf-8")))
-        file.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(notebook, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def without_indentation(page: str) -> str:
