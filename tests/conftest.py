@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 from pathlib import Path
 
@@ -119,6 +120,17 @@ def write_digits(folder: Path, num_train: int = 400, num_test: int = 50) -> None
             path = folder / split / str(labels[i].item()) / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((images[i, 0] * 255).byte().numpy()).save(path)
+
+
+def write_mnist(root: Path) -> None:
+    """Twelve images and eight of MNIST's shape, all black, in MNIST's files."""
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, count in (("train", 12), ("t10k", 8)):
+        images = struct.pack(">IIII", 2051, count, 28, 28) + bytes(count * 784)
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(images)
+        labels = struct.pack(">II", 2049, count) + bytes(i % 10 for i in range(count))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(labels)
 
 
 def pages_of(contents: dict) -> list[str]:

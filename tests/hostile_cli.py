@@ -12,7 +12,6 @@ import random
 import shlex
 import shutil
 import signal
-import struct
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Callable, Iterator, NamedTuple
 
 import torch
+from conftest import write_mnist
 from PIL import Image
 
 from noprop_helpers import __main__ as cli
@@ -71,17 +71,6 @@ def write_pictures(folder: Path, names: tuple[str, ...], size: tuple[int, int] =
         for i in range(number):
             noise = random.Random(f"{name} {i}").randbytes(size[0] * size[1])
             Image.frombytes("L", size, bytes(80 * k + value // 4 for value in noise)).save(folder / name / f"{i}.png")
-
-
-def write_mnist(root: Path) -> None:
-    """Twelve images and eight of MNIST's shape, all black, in MNIST's files."""
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    for name, count in (("train", 12), ("t10k", 8)):
-        images = struct.pack(">IIII", 2051, count, 28, 28) + bytes(count * 784)
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(images)
-        labels = struct.pack(">II", 2049, count) + bytes(i % 10 for i in range(count))
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(labels)
 
 
 def flipped(content: bytes, weights: torch.Tensor) -> bytes:

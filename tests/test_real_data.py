@@ -25,14 +25,6 @@ def trained_on(dataset, recipe, changes=None):
     return run(plan(dataset, recipe, changes), dataset)
 
 
-def every(n, dataset):
-    """Every n-th image of both splits: enough to see that the files are read right and that a preset learns from them."""
-    return dataset._replace(
-        train_images=dataset.train_images[::n], train_labels=dataset.train_labels[::n],
-        test_images=dataset.test_images[::n], test_labels=dataset.test_labels[::n],
-    )  # fmt: skip
-
-
 @needs_mnist
 @pytest.mark.parametrize("preset, at_least", [("shared", 0.99), ("local", 0.985)])
 def test_mnist(preset, at_least):
@@ -51,11 +43,15 @@ def test_published_algorithm_is_as_poor_as_the_audit_says():
 @needs_fashion
 def test_fashion_mnist(tmp_path):
     root = ROOT if (ROOT / "FashionMNIST").is_dir() else tmp_path
-    assert trained_on(every(5, load_dataset("fashion_mnist", root)), "shared").results["test_accuracy"] > 0.8
+    assert trained_on(load_dataset("fashion_mnist", root), "shared").results["test_accuracy"] > 0.87
 
 
 @needs_cifar
 def test_a_folder_of_colour_images():
     """CIFAR-10 (JPEG copy), a tenth of it: the pipeline learns from a folder of RGB files."""
-    some = every(10, load_dataset(f"folder:{ROOT / 'cifar10-jpeg'}"))
+    dataset = load_dataset(f"folder:{ROOT / 'cifar10-jpeg'}")
+    some = dataset._replace(
+        train_images=dataset.train_images[::10], train_labels=dataset.train_labels[::10],
+        test_images=dataset.test_images[::10], test_labels=dataset.test_labels[::10],
+    )  # fmt: skip
     assert trained_on(some, "shared").results["test_accuracy"] > 0.4

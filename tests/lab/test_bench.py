@@ -2,10 +2,10 @@
 
 import json
 import math
-import struct
 
 import pytest
 import torch
+from conftest import write_mnist
 
 from noprop_helpers import NoPropError
 from noprop_helpers import __main__ as cli
@@ -194,19 +194,8 @@ def test_the_suites_have_their_parts():
     assert SUITES["predicted"].precision == "bfloat16"  # as a GPU computes in the suite gpu
 
 
-def fake_mnist(root):
-    """Twelve images and eight of MNIST's shape, all black, in MNIST's files."""
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    for name, count in (("train", 12), ("t10k", 8)):
-        images = struct.pack(">IIII", 2051, count, 28, 28) + bytes(count * 784)
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(images)
-        labels = struct.pack(">II", 2049, count) + bytes(i % 10 for i in range(count))
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(labels)
-
-
 def test_the_command_prints_a_table_and_writes_rows_and_record(tmp_path, capsys):
-    fake_mnist(tmp_path / "data")
+    write_mnist(tmp_path / "data")
     out, told = tmp_path / "out", tmp_path / "rows.json"
     out.mkdir()
     command = ["bench", "--data-root", str(tmp_path / "data"), "--output", str(out), "--commit", "abc", "--only", "memory"]
@@ -221,7 +210,7 @@ def test_the_command_prints_a_table_and_writes_rows_and_record(tmp_path, capsys)
 
 
 def test_a_folder_that_is_not_there_is_told_before_anything_is_measured(tmp_path, capsys):
-    fake_mnist(tmp_path / "data")
+    write_mnist(tmp_path / "data")
     command = ["bench", "--data-root", str(tmp_path / "data"), "--only", "memory", "--output", str(tmp_path / "none")]
     assert cli.main(command) == 2
     assert "none does not exist; create it first" in capsys.readouterr().err
