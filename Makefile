@@ -32,8 +32,8 @@ book: $(STAMP) ## execute every chapter and build the book into _build/html/inde
 	rm -rf _build
 	$(BIN)/jupyter-book build . --warningiserror --nitpick --keep-going
 
-# Two tests at a time: see tests/conftest.py for which may be apart.
-PYTEST := $(BIN)/python -m pytest -rs --numprocesses 2 --dist loadscope --no-loadscope-reorder
+# Two tests at a time: see tests/conftest.py for which may be apart. One that hangs is named and fails.
+PYTEST := $(BIN)/python -m pytest -rs --numprocesses 2 --dist loadscope --no-loadscope-reorder --timeout 600
 
 test: $(STAMP) ## build the book, and run all tests: package, notebooks, pages in a browser
 	$(MAKE) --jobs 2 book test-parts
@@ -41,7 +41,7 @@ test: $(STAMP) ## build the book, and run all tests: package, notebooks, pages i
 
 # Package and notebooks do not wait for the book.
 test-parts: $(STAMP)
-	$(PYTEST) -m "not built" --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg
+	$(PYTEST) -m "not built" --nbval --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 test-pages: $(STAMP)
 	$(PYTEST) -m built tests

@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import hashlib
 import json
 import os
 import random
@@ -23,6 +24,7 @@ from PIL import Image
 from noprop_helpers import __main__ as cli
 from noprop_helpers import checkpoints
 from noprop_helpers.checkpoints import CheckpointError
+from noprop_helpers.data import load_dataset
 from noprop_helpers.recipes import EMBEDDINGS
 from noprop_helpers.runs import load_trained, measured
 
@@ -44,7 +46,7 @@ def refused(shell, capsys):
     """The one line with which a command ends that cannot be done; it writes nothing else, and changes no file."""
 
     def refuse(*arguments):
-        before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+        before = contents()
         capsys.readouterr()
         try:
             code = shell(*arguments)
@@ -53,7 +55,7 @@ def refused(shell, capsys):
         out, complaint = capsys.readouterr()
         assert code == 2 and out == "" and len(complaint.splitlines()) == 1, (code, out, complaint)
         assert complaint.startswith("noprop_helpers: ")
-        assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+        assert contents() == before
         return complaint
 
     return refuse
@@ -63,6 +65,12 @@ def run(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=None, **
     """The command in a process of its own."""
     command = [sys.executable, "-m", "noprop_helpers", *arguments]
     return subprocess.run(command, stdout=stdout, stderr=stderr, cwd=cwd, text=True, env=os.environ | environment)
+
+
+def contents():
+    """The current folder's files by their checksums: what differs is shown in a line, however long the files are."""
+    assert Path().resolve() != Path(__file__).parent.parent, "expected a folder of the test's own: others write into the checkout"
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in Path().rglob("*") if path.is_file()}
 
 
 def names():
@@ -446,7 +454,7 @@ def test_a_size_that_is_none_is_refused(text, refused):
 
 @pytest.mark.slow
 def test_digits_have_their_own_size(refused, monkeypatch):
-    monkeypatch.undo()  # the fixture's few digits know nothing of sizes
+    monkeypatch.setattr(cli, "load_dataset", load_dataset)  # the fixture's few digits know nothing of sizes
     assert "digits comes in its own" in refused("train", "--image-size", "16")
 
 
