@@ -4,17 +4,19 @@ import os
 import subprocess
 import sys
 
-BOOK, BRANCH = "https://github.com/noprop-book/noprop-book", "main"
+BOOK, VERSION = "https://github.com/noprop-book/noprop-book", "main"
 if "google.colab" in sys.modules:
     home = "/content/noprop-book"
-    if not os.path.isdir(home):
-        fetch = ["git", "clone", "--quiet", "--depth", "1", "--branch", BRANCH, BOOK, home]
-        subprocess.run(fetch, check=True)
+    if not os.path.isdir(f"{home}/book"):
+        os.makedirs(home, exist_ok=True)
+        for words in ("init", f"fetch --depth 1 {BOOK} {VERSION}", "checkout FETCH_HEAD"):
+            subprocess.run(["git", *words.split()], cwd=home, check=True)
     os.chdir(f"{home}/book")
     if home not in sys.path:
         sys.path.insert(0, home)
 if importlib.util.find_spec("noprop_helpers") is None:
     raise ModuleNotFoundError(
         "this notebook needs the book's package, noprop_helpers: "
-        f"git clone {BOOK}, then pip install ./noprop-book"
+        f"git clone {BOOK}, git -C noprop-book checkout {VERSION}, "
+        "then pip install ./noprop-book"
     )

@@ -77,7 +77,7 @@ def test_pictures_have_alt_text_and_a_caption_under_them(path):
 
 @each_chapter
 def test_first_cell_fetches_this_repository_on_colab(path):
-    """All first cells are one, kept in book/first_cell.py; its address and branch are those of _config.yml."""
+    """All first cells are one, kept in book/first_cell.py; its address and branch are those of _config.yml (see one_commit.py)."""
     first = (ROOT / "book" / "first_cell.py").read_text().rstrip("\n")
     assert code_cells(path)[0].source == first
     assert f'"{CONFIG["repository"]["url"]}", "{CONFIG["repository"]["branch"]}"' in first

@@ -289,8 +289,7 @@ def test_links_lead_to_pages_and_places_in_the_book(visit, bases, name):
 
 @pytest.mark.parametrize("name", [name for name in PAGES if (ROOT / f"{name}.ipynb").exists()])
 def test_chapter_has_its_colab_button(visit, name):
-    repository = CONFIG["repository"]
-    path = f"{urlsplit(repository['url']).path}/blob/{repository['branch']}/{name}.ipynb"
+    path = f"{urlsplit(CONFIG['repository']['url']).path}/blob/colab/{name}.ipynb"  # see book/_ext/one_commit.py
     assert f"https://colab.research.google.com/github{path}" in visit("disk", name)["links"]
 
 

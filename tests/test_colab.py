@@ -1,9 +1,12 @@
 """Chapters on Colab, imitated: from an empty folder, with the package fetched by the chapter's own first cell."""
 
 import importlib.util
+import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -12,6 +15,10 @@ import yaml
 from colab import FIRST, imitate, on_colab
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+
+from one_commit import BRANCH, pin, pinned  # noqa: E402
+
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git on this machine")
@@ -19,7 +26,8 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git on t
 
 def git(*arguments, folder):
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run(["git", "-C", str(folder), *author, *arguments], check=True, capture_output=True)
+    command = ["git", "-C", str(folder), *author, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +68,59 @@ def test_a_chapter_runs_from_its_own_first_cell_and_prints_what_is_stored(colab,
     assert os.listdir(colab) == ["noprop-book"]
 
 
+# --- Notebook and package of one commit ---
+
+
+def first_cell(notebook):
+    """The source of a chapter's first code cell, out of its JSON."""
+    return "".join(next(cell["source"] for cell in json.loads(notebook)["cells"] if cell["cell_type"] == "code"))
+
+
+def test_every_chapter_can_be_pinned_and_changes_in_nothing_else(tmp_path):
+    for path in sorted((ROOT / "book").glob("[0-9][0-9]-*.ipynb")):
+        shutil.copy(path, tmp_path)
+    pin(tmp_path, "0a1b2c")
+    assert len(list(tmp_path.iterdir())) >= 15
+    for path in tmp_path.iterdir():
+        before, after = (ROOT / "book" / path.name).read_text(), path.read_text()
+        assert first_cell(after) == first_cell(before).replace(f'"{REPOSITORY["branch"]}"', '"0a1b2c"') != first_cell(before)
+        assert after.replace("0a1b2c", REPOSITORY["branch"]) == before
+    with pytest.raises(ValueError, match="expected one line 'BOOK, VERSION = ...' in a notebook, found 0"):
+        pinned("{}", "0a1b2c")
+
+
+@pytest.mark.slow
+def test_a_pinned_chapter_gets_the_package_of_its_commit_however_the_book_goes_on(published, colab, tmp_path):
+    """The job that publishes, run on a repository of our own; then the package's next commit cannot even be imported."""
+    hub, checkout = tmp_path / "hub.git", tmp_path / "checkout"
+    git("clone", "--quiet", "--bare", published, hub, folder=tmp_path)
+    git("clone", "--quiet", "--depth", "1", hub.as_uri(), checkout, folder=tmp_path)
+    commit = git("rev-parse", "HEAD", folder=checkout)
+
+    (script,) = re.findall(r"run: \|\n((?: +.*\n)+?) +env:\n", (ROOT / ".github/workflows/book.yml").read_text())
+    variables = {"GITHUB_SHA": commit, "GITHUB_REPOSITORY": "we/book", "GH_TOKEN": "secret"}
+    variables |= {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_KEY_1": f"url.{hub.as_uri()}.insteadOf"}
+    variables |= {"GIT_CONFIG_VALUE_1": "https://x-access-token:secret@github.com/we/book"}
+    subprocess.run(["bash", "-e", "-c", script], cwd=checkout, env=os.environ | variables, check=True)
+
+    (checkout / "noprop_helpers" / "__init__.py").write_text("raise ImportError('of another commit')\n")
+    git("commit", "--quiet", "--all", "--message", "next", folder=checkout)
+    git("push", "--quiet", hub.as_uri(), f"HEAD:{REPOSITORY['branch']}", "--force", folder=checkout)
+
+    chapter = git("show", f"{BRANCH}:book/01-schedule-math.ipynb", folder=hub)
+    there = {"GIT_CONFIG_KEY_0": f"url.{hub.as_uri()}.insteadOf"}
+    for notebook, works in ((chapter, True), ((ROOT / "book/01-schedule-math.ipynb").read_text(), False)):
+        content = tmp_path / f"content {works}"
+        content.mkdir()
+        code = first_cell(notebook).replace("/content/", f"{content}/") + "\nimport noprop_helpers.schedules"
+        done = subprocess.run([sys.executable, "-c", code], cwd=content, env=os.environ | there, capture_output=True, text=True)
+        assert (done.returncode == 0, "of another commit" in done.stderr) == (works, not works), done.stderr
+    assert git("rev-parse", "HEAD", folder=tmp_path / "content True" / "noprop-book") == commit
+
+
 def test_a_downloaded_notebook_says_where_to_get_the_package(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=f"git clone {REPOSITORY['url']}, then pip install"):
+    with pytest.raises(ModuleNotFoundError, match=f"git clone {REPOSITORY['url']}, git -C noprop-book checkout main, then pip install"):
         exec(FIRST, {})
 
 

@@ -19,6 +19,7 @@ sys.path.append(str(ROOT / "book" / "_ext"))
 import equation_numbers  # noqa: E402
 import fields  # noqa: E402
 import light_site  # noqa: E402
+import one_commit  # noqa: E402
 import page_head  # noqa: E402
 
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
@@ -255,11 +256,13 @@ def test_labels_of_folds_are_their_text():
 
 
 @pytest.mark.built
-def test_notebooks_to_download_are_whole_but_for_pictures():
+def test_notebooks_to_download_are_whole_but_for_pictures_and_name_their_commit():
+    footer = re.search(r"/commit/([0-9a-f]{40})", (HTML / f"{TOC['root']}.html").read_text(encoding="utf-8"))
     for page in PAGES:
         if (ROOT / f"{page}.ipynb").exists():
             notebook = json.loads((HTML / "_sources" / f"{page}.ipynb").read_text(encoding="utf-8"))
-            source = json.loads((ROOT / f"{page}.ipynb").read_text(encoding="utf-8"))
+            text = (ROOT / f"{page}.ipynb").read_text(encoding="utf-8")
+            source = json.loads(one_commit.pinned(text, footer.group(1)) if footer else text)
             assert [cell["source"] for cell in notebook["cells"]] == [cell["source"] for cell in source["cells"]]
             assert "image/png" not in json.dumps(notebook)
 

@@ -27,7 +27,10 @@ def test_a_workflow_may_do_nothing_and_a_job_what_it_says(path):
     assert yaml.safe_load(path.read_text())["permissions"] == {}
     written = {name: [p for p, level in job.get("permissions", {}).items() if level == "write"] for name, job in jobs_of(path).items()}
     assert {name: what for name, what in written.items() if what} == (
-        {"book.yml": {"publish": ["pages", "id-token"]}, "weekly.yml": {"report": ["issues"]}, "nightly.yml": {}}[path.name]
+        {
+            "book.yml": {"colab": ["contents"], "publish": ["pages", "id-token"]}, "weekly.yml": {"report": ["issues"]},
+            "nightly.yml": {},
+        }[path.name]
     )
 
 
