@@ -77,7 +77,7 @@ def first_cell(notebook):
 
 
 def test_every_chapter_can_be_pinned_and_changes_in_nothing_else(tmp_path):
-    for path in sorted((ROOT / "book").glob("[0-9][0-9]-*.ipynb")):
+    for path in sorted((ROOT / "book").glob("*.ipynb")):
         shutil.copy(path, tmp_path)
     pin(tmp_path, "0a1b2c")
     assert len(list(tmp_path.iterdir())) >= 15

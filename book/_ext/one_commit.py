@@ -24,7 +24,7 @@ def pinned(notebook: str, commit: str) -> str:
 
 def pin(folder: Path, commit: str) -> None:
     """Write a commit into the first cells of all chapters of a folder."""
-    for file in sorted(folder.glob("[0-9][0-9]-*.ipynb")):
+    for file in sorted(folder.glob("*.ipynb")):
         file.write_text(pinned(file.read_text(encoding="utf-8"), commit), encoding="utf-8")
 
 
