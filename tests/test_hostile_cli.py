@@ -30,6 +30,7 @@ def place():
         yield Path(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ROWS)
 def test_every_fault_is_told_in_one_line(part, place):
     """And nothing that was there is changed by it; what can be done is done."""

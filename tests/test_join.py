@@ -47,6 +47,7 @@ def parts(data, tmp_path_factory):
 # --- What comes out ---
 
 
+@pytest.mark.slow
 def test_small_layers_joined_are_those_of_one_run(data, parts, tmp_path):
     whole = load_trained(train(data, tmp_path / "whole.pt"))
     for files in (parts, parts[::-1]):

@@ -67,6 +67,7 @@ def said(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", USES)
 def test_works_alone(said, name):
     assert said[name] == "ok"

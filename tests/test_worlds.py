@@ -45,6 +45,7 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=OLDEST)
 
 
+@pytest.mark.slow
 def test_all_sources_are_in_the_grammar_of_the_oldest_python():
     assert OLDEST == (3, 10) and len(SOURCES) > 100
     for path in SOURCES:

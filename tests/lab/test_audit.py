@@ -22,6 +22,7 @@ def build():
     return cnn, nn.ModuleList(DenoisingMLP(16, K, K, hidden_dim=8) for _ in range(T)).double()
 
 
+@pytest.mark.slow
 def test_literal_loop_equals_frozen_features_and_a_stack():
     """Same chain, same batches: features computed once and T layers in one tensor give the loop's weights."""
     g = torch.Generator().manual_seed(1)

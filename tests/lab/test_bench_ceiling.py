@@ -35,6 +35,7 @@ def clock(*times):
     return timed, called
 
 
+@pytest.mark.slow
 def test_speeds_are_of_the_shortest_try():
     timed, called = clock(2.0, 0.5, 1.0)
     assert ceiling.bandwidth(n=1000, timed=timed) == 2 * 4000 / 0.5

@@ -28,6 +28,7 @@ def published(small):
     return {row["name"]: row for row in published_part(small, Recording(), repeats=REPEATS)}
 
 
+@pytest.mark.slow
 def test_rows_of_the_published_epoch(published, small):
     assert list(published) == [
         "published_epoch", "published_features", "published_accuracy", "gemm_epoch", "gemm_float32", "gemm_fraction",

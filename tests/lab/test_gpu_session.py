@@ -119,6 +119,7 @@ def test_a_job_that_fails_takes_nothing_with_it(tmp_path, capsys):
     assert packed(tmp_path)["one.log"].endswith(b"better\n") and packed(tmp_path)["two.log"] == b"done well\n"
 
 
+@pytest.mark.slow
 def test_a_job_is_stopped_when_the_time_is_up_and_goes_on_next_time(tmp_path, capsys):
     code = "import time; print('begun', flush=True); time.sleep(60)"
     start = time.monotonic()
@@ -151,6 +152,7 @@ def test_kept_seeds_are_counted(tmp_path):
     assert gpu_session._seeds("bench_gpu", options) == ""
 
 
+@pytest.mark.slow
 def test_one_that_does_not_listen_is_ended(tmp_path):
     code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     log, ticks = tmp_path / "log", []
@@ -163,6 +165,7 @@ def test_one_that_does_not_listen_is_ended(tmp_path):
     assert time.monotonic() - start < 20 and len(ticks) > 2 and ticks[-1] == "deaf\n"
 
 
+@pytest.mark.slow
 def test_an_interruption_reaches_the_job(tmp_path):
     """As where a limit of the shell interrupts the session: the job ends in order too."""
     code = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('ended in order')"
