@@ -77,11 +77,15 @@ def run_suite(
     recording = recording._replace(precision=settings.precision)
     origin = {"benchmark": suite.name, "command": recording.command("bench", "--suite", suite.name)}
     origin |= recording.origin(dataset)
-    rows = _kept_rows(target, origin, suite) if kept and (resume or only) and not recording.fresh else []
+    keeps = kept and (resume or only) and not recording.fresh
+    rows = _kept_rows(target, origin, suite) if keeps else []
     done = {row["part"] for row in rows if "error" not in row}
     left = [only] if only else [name for name in suite.parts if name not in done]
     for name in recording.progress(left, f"suite {suite.name}"):
-        rows = [row for row in rows if row["part"] != name] + _measured(suite, name, dataset, recording)
+        measured = _measured(suite, name, dataset, recording)
+        if only and keeps:  # again: another process may have measured another part meanwhile
+            rows = _kept_rows(target, origin, suite)
+        rows = [row for row in rows if row["part"] != name] + measured
         rows.sort(key=lambda row: list(suite.parts).index(row["part"]))
         if kept:
             records.write_json(target, origin | {"date": records.today(), "rows": rows + suite.conclude(rows)})

@@ -149,6 +149,18 @@ def test_one_part_alone_is_measured_anew_and_leaves_the_others_rows(resume, few_
     assert calls == ["b"]
 
 
+def test_two_parts_measured_at_once_are_both_kept(few_digits, tmp_path):
+    """Each alone, by a process of its own: the first to begin is the last to write."""
+    suite, recording = suite_of([]), recording_in(tmp_path)
+
+    def slow(dataset, recording):
+        run_suite(suite, few_digits, recording, only="b")
+        return [row("a_row", [1.0], "s")]
+
+    rows = run_suite(suite._replace(parts=suite.parts | {"a": slow}), few_digits, recording, only="a")
+    assert names(rows) == names(read(tmp_path)["rows"]) == ["a_row", "b_row"]
+
+
 def test_what_follows_from_several_parts_comes_last_and_always_anew(few_digits, tmp_path):
     def conclude(rows):
         return [{"part": "sum"} | row("sum", [sum(r["value"] for r in rows)], "s")]
