@@ -116,7 +116,10 @@ def test_puzzles_to_learn_from_show_training_images_and_those_that_judge_test_im
     solved_by_sight(BOARD, split(), dataset, 0, lambda x, _: x, TINY, ("patches",))
     (bench,) = benches
     splits = ((dataset.train_images, dataset.train_labels), (dataset.test_images, dataset.test_labels))
-    for shown, (images, labels) in zip((bench.draw(20, generator()), bench.judge.problems), splits):
+    grids = [{tuple(grid.flatten().tolist()) for grid in part} for part in split()]
+    for shown, (images, labels), of_part in zip((bench.draw(20, generator()), bench.judge.problems), splits, grids):
+        in_order = [y[:6].argsort()[y] for y in shown.y]  # renamed so that the first row is 0 ... 5
+        assert {tuple(grid.tolist()) for grid in in_order} <= of_part
         of_split = {(tuple(i.flatten().tolist()), int(k)) for i, k in zip(images, labels)}
         given = ~shown.open
         seen = {(tuple(x.tolist()), int(y) + 1) for x, y in zip(shown.x[given], shown.y[given])}
