@@ -93,6 +93,14 @@ EXPERIMENTS = {
     "sudoku_rivals": _sudoku("sudoku_rivals", "opponents that take several steps, as a chain does"),
     "sudoku_rates": _sudoku("sudoku_rates", "the learning rates of all, by puzzles of known classes", (0,)),
     "sudoku_sizes": _sudoku("sudoku_sizes", "chains of other depths, widths, rounds and training times"),
+    "sudoku_pictures": Experiment(
+        "visual Sudoku, 6 x 6, half of the cells given as images: a chain, its top layer, one layer longer, what reading costs",
+        "mnist", (0, 1, 2, 3, 4), study="sudoku_pictures",
+    ),
+    "sudoku_pictures_large": Experiment(
+        "visual Sudoku, 9 x 9, half of the cells given as images: a chain, its top layer, one layer longer, what reading costs",
+        "mnist", (0, 1, 2), study="sudoku_pictures_large",
+    ),
     "digits_walks": Experiment(
         "walks and predictions to look at: chapter 4's ten layers, which see the pixels of the bundled digits",
         "digits", (0,), study="digits_walks",

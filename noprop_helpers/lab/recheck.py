@@ -26,11 +26,12 @@ MATHEMATICS = (
     "schedules", "diffusion", "embeddings", "blocks", "features", "normal_equations", "losses", "samplers", "backprop", "layerwise",
     "fast_stack", "augment", "noprop", "passes", "training", "settings", "recipes", "runs",
 )  # fmt: skip
+OF_SUDOKU = ("lab/structured", "lab/structured_study", "lab/sudoku")
 OF_STUDY = {
     "run": (), "audit": ("lab/audit",), "published_loop": ("lab/audit",), "layers": ("lab/chain",), "digits_walks": ("lab/walks",),
-    "sudoku_walks": ("lab/walks", "lab/structured", "lab/structured_study", "lab/sudoku"),
+    "sudoku_walks": ("lab/walks", *OF_SUDOKU),
+    "sudoku_pictures": (*OF_SUDOKU, "lab/sudoku_pictures"), "sudoku_pictures_large": (*OF_SUDOKU, "lab/sudoku_pictures"),
 }  # fmt: skip
-OF_SUDOKU = ("lab/structured", "lab/structured_study", "lab/sudoku")
 
 
 class Verdict(NamedTuple):

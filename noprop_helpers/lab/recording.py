@@ -18,7 +18,7 @@ from ..passes import Progress, silent
 from ..recipes import Local
 from ..runs import Run, as_data, build, num_parameters, plan, run, shape_of
 from ..training import Settings
-from . import records, walks
+from . import records, sudoku_pictures, walks
 from .audit import audit_steps, run_audit, run_published_loop
 from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
@@ -78,10 +78,12 @@ class Outcome(NamedTuple):
 
 class Study(NamedTuple):
     """What one seed of an experiment does: ``run(experiment, dataset, seed, recording, checkpoint)`` -> the fields of an
-    ``Outcome``, and ``describe(experiment, dataset, recording)`` -> the whole of it as plain data."""
+    ``Outcome``, and ``describe(experiment, dataset, recording)`` -> the whole of it as plain data. ``of_puzzles``: what it
+    keeps is whether puzzles are solved, not the classes of the test images; it computes on the CPU alone."""
 
     run: Callable[..., tuple]
     describe: Callable[..., dict]
+    of_puzzles: bool = False
 
 
 def planned(experiment: Experiment, dataset: Dataset, seed: int, recording: Recording) -> Run:
@@ -141,6 +143,15 @@ def _describe_sudoku(*_) -> dict:
     return {"settings": dataclasses.asdict(Plan()), "held_out_classes": HELD_OUT, "grids_in_order": grids}
 
 
+def _describe_pictures(plan: Plan, grids: Callable[[], tuple[Tensor, Tensor]], ways: tuple[str, ...]) -> Callable[..., dict]:
+    def describe(*_) -> dict:
+        seen = {"ways": ways, "training_images": sudoku_pictures.NUM_IMAGES, "features": sudoku_pictures.NUM_FEATURES}
+        counts = dict(zip(("learned_from", "held_out"), map(len, grids())))
+        return {"settings": dataclasses.asdict(plan), "grids": counts, "pictures": seen}
+
+    return describe
+
+
 def _common(settings: Settings) -> dict:
     return {name: value for name, value in dataclasses.asdict(settings).items() if name != "seed"}
 
@@ -150,12 +161,22 @@ STUDIES = {
     "audit": Study(_alone(run_audit), _describe_audit),
     "published_loop": Study(_alone(run_published_loop), lambda *_: {"settings": _common(Settings(epochs=2))}),
     "layers": Study(_alone(run_layers), _describe_layers),
-    "sudoku": Study(_alone(run_sudoku), _describe_sudoku),
-    "sudoku_rivals": Study(_alone(run_sudoku_rivals), _describe_sudoku),
-    "sudoku_rates": Study(_alone(run_sudoku_rates), _describe_sudoku),
-    "sudoku_sizes": Study(_alone(run_sudoku_sizes), _describe_sudoku),
+    "sudoku": Study(_alone(run_sudoku), _describe_sudoku, of_puzzles=True),
+    "sudoku_rivals": Study(_alone(run_sudoku_rivals), _describe_sudoku, of_puzzles=True),
+    "sudoku_rates": Study(_alone(run_sudoku_rates), _describe_sudoku, of_puzzles=True),
+    "sudoku_sizes": Study(_alone(run_sudoku_sizes), _describe_sudoku, of_puzzles=True),
+    "sudoku_pictures": Study(
+        _alone(sudoku_pictures.run_sudoku_pictures),
+        _describe_pictures(sudoku_pictures.PLAN, split, sudoku_pictures.WAYS),
+        of_puzzles=True,
+    ),
+    "sudoku_pictures_large": Study(
+        _alone(sudoku_pictures.run_sudoku_pictures_large),
+        _describe_pictures(sudoku_pictures.LARGE_PLAN, sudoku_pictures.large_grids, sudoku_pictures.LARGE_WAYS),
+        of_puzzles=True,
+    ),
     "digits_walks": Study(_alone(walks.run_digits), _describe_walks),
-    "sudoku_walks": Study(_alone(walks.run_sudokus), _describe_sudoku),
+    "sudoku_walks": Study(_alone(walks.run_sudokus), _describe_sudoku, of_puzzles=True),
 }
 
 
@@ -183,18 +204,18 @@ def record(
     check_writable(target)
     if dataset is not None and not experiment.dataset:
         raise NoPropError(f"{name} makes its own data, got dataset {dataset}")
-    if not experiment.dataset and recording.device != "cpu":
+    study = STUDIES[experiment.study]
+    if study.of_puzzles and recording.device != "cpu":
         raise NoPropError(f"{name} computes on the CPU alone, got device {recording.device}")
     data = load_dataset(experiment.dataset if dataset is None else dataset, data_root) if experiment.dataset else None
     recording = _settled(name, experiment, data, recording)
     words = ["record", name, *(["--dataset", dataset] if dataset else [])]
     origin = {"experiment": name, "description": experiment.description, "command": recording.command(*words)}
-    study = STUDIES[experiment.study]
     origin |= {"run": {"study": experiment.study} | study.describe(experiment, data, recording)}
     done = _finished(target.with_suffix(".partial"), _plain(origin | recording.origin(data)), recording.fresh)
     if recording.fresh:
         _remove_checkpoints(target, experiment)
-    if data is not None:
+    if data is not None and not study.of_puzzles:
         done["said"]["labels"] = data.test_labels  # so that the file of predictions speaks for itself
     checkpoints.save(target.with_suffix(".partial"), done)  # also before the first seed: its checkpoint is of this origin
     for seed in experiment.seeds[len(done["runs"]) :]:

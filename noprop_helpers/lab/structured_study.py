@@ -58,6 +58,7 @@ class Plan:
 # --- Puzzles ----------------------------------------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=4)
 def split(board: Board = BOARD, held_out: int = HELD_OUT) -> tuple[Tensor, Tensor]:
     """All grids whose first row is in order, by class: those to learn from, and those of classes held out. [G, S, S] each."""
     members = classes(board)
@@ -134,30 +135,35 @@ class Chain(NamedTuple):
     posterior: tuple[Tensor, Tensor, Tensor]
 
 
+class Task(NamedTuple):
+    """A board, new puzzles of it to learn from, and the puzzles that all are judged by."""
+
+    board: Board
+    draw: structured.Draw
+    test: Problems
+
+
+def of_symbols(plan: Plan) -> Task:
+    """6 x 6, given cells as symbols, judged by classes of grids that nobody learns from."""
+    learned, held_out = split()
+    test = puzzles(BOARD, held_out, plan.share, plan.num_test, torch.Generator().manual_seed(0))
+    return Task(BOARD, lambda count, generator: puzzles(BOARD, learned, plan.share, count, generator), test)
+
+
 class Bench:
-    """One seed of a study: its puzzles, its draws, and what is trained of it."""
+    """One seed of a study: its puzzles, ``of_symbols`` unless a task is named, its draws, and what is trained of it."""
 
-    def __init__(self, plan: Plan, seed: int):
+    def __init__(self, plan: Plan, seed: int, task: Task | None = None):
         self.plan, self.seed = plan, seed
-        self.grids, held_out = split()
+        self.board, self.draw, test = task or of_symbols(plan)
         self.generator = torch.Generator().manual_seed(seed)
-        test = puzzles(BOARD, held_out, plan.share, plan.num_test, torch.Generator().manual_seed(0))
-        self.judge = Judge(BOARD, test)
-
-    def draw(self, count: int, generator: torch.Generator) -> Problems:
-        """New puzzles to learn from."""
-        return puzzles(BOARD, self.grids, self.plan.share, count, generator)
-
-    def draw_any_share(self, count: int, generator: torch.Generator) -> Problems:
-        """From the plan's share of given cells to all of them: what an iterative decoder meets."""
-        share = self.plan.share + (1 - self.plan.share) * float(torch.rand((), generator=generator))
-        return puzzles(BOARD, self.grids, share, count, generator)
+        self.judge = Judge(self.board, test)
 
     def layers(self, count: int, hidden_dim: int | None = None, more_features: int = 0) -> list[BoardLayer]:
         """So many untrained layers, the same for the same seed."""
-        width = hidden_dim or self.plan.hidden_dim
+        width, num_features = hidden_dim or self.plan.hidden_dim, self.judge.x.shape[2] + more_features
         with seeded(self.seed):
-            return [BoardLayer(BOARD, BOARD.size + more_features, width, self.plan.rounds) for _ in range(count)]
+            return [BoardLayer(self.board, num_features, width, self.plan.rounds) for _ in range(count)]
 
     def chain(self, num_layers: int) -> Chain:
         """A chain of this many layers, each trained alone."""
@@ -167,7 +173,7 @@ class Bench:
 
     def noise(self) -> Tensor:
         """Where walks of the test puzzles start."""
-        return structured.noise_like(self.judge.y, BOARD.size, self.generator)
+        return structured.noise_like(self.judge.y, self.board.size, self.generator)
 
     @torch.no_grad()
     def walked(self, chain: Chain, noise_scale: float = 0.0, callback: Callable | None = None) -> Tensor:
@@ -299,10 +305,10 @@ def _best_repeated(bench: Bench, chain: Chain) -> dict:
     """The layer of the chain that does best when it alone is asked T times about its own answer, chosen on new puzzles of
     the classes that training sees."""
     T, alpha_bar = len(chain.layers), cosine_alpha_bar(len(chain.layers)).tolist()
-    known = Judge(BOARD, bench.draw(bench.plan.num_test // 2, bench.generator))
+    known = Judge(bench.board, bench.draw(bench.plan.num_test // 2, bench.generator))
 
     def ended(t: int, judge: Judge) -> dict:
-        noise = structured.noise_like(judge.y, BOARD.size, bench.generator)
+        noise = structured.noise_like(judge.y, bench.board.size, bench.generator)
         return judge.of_state(structured.repeated(chain.layers[t - 1], alpha_bar[t], judge.x, noise, T))
 
     best = max(range(1, T + 1), key=lambda t: ended(t, known)["valid"])
@@ -352,7 +358,11 @@ def _through_all(bench: Bench, every_step: bool = False) -> Tensor:
 
 
 def _iterative(bench: Bench) -> Tensor:
-    layer = _trained_top(bench, bench.draw_any_share, steps=bench.plan.num_layers * bench.plan.steps)
+    def any_share(count: int, generator: torch.Generator) -> Problems:  # from the plan's to all cells: what it will meet
+        share = bench.plan.share + (1 - bench.plan.share) * float(torch.rand((), generator=generator))
+        return puzzles(BOARD, split()[0], share, count, generator)
+
+    layer = _trained_top(bench, any_share, steps=bench.plan.num_layers * bench.plan.steps)
     return structured.embedded(filled_in(layer, BOARD, bench.judge.problems, bench.generator), BOARD.size)
 
 

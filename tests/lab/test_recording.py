@@ -441,7 +441,7 @@ def test_the_command_writes_the_record_and_says_so_in_one_line(monkeypatch, tmp_
 def test_a_study_that_makes_its_own_data_takes_no_other_and_runs_on_the_cpu(monkeypatch, tmp_path):
     monkeypatch.setitem(EXPERIMENTS, "made", Experiment("a test", "", (0, 1), study="made"))
     flags = torch.tensor([True, False])
-    alone = Study(lambda *_: ({"valid": 0.5}, {"top": flags}), lambda *_: {"settings": {"steps": 3}})
+    alone = Study(lambda *_: ({"valid": 0.5}, {"top": flags}), lambda *_: {"settings": {"steps": 3}}, of_puzzles=True)
     monkeypatch.setitem(STUDIES, "made", alone)
     with pytest.raises(NoPropError, match="made makes its own data, got dataset digits"):
         record("made", Recording(tmp_path), dataset="digits")
