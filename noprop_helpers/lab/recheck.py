@@ -29,6 +29,8 @@ MATHEMATICS = (
 OF_STUDY = {
     "run": (), "audit": ("lab/audit",), "published_loop": ("lab/audit",), "layers": ("lab/chain",), "digits_walks": ("lab/walks",),
     "sudoku_walks": ("lab/walks", "lab/structured", "lab/structured_study", "lab/sudoku"),
+    "strings": ("lab/structured", "lab/structured_study", "lab/tasks", "lab/strings"),
+    "half_digits": ("lab/structured", "lab/structured_study", "lab/tasks", "lab/half_digits"),
 }  # fmt: skip
 OF_SUDOKU = ("lab/structured", "lab/structured_study", "lab/sudoku")
 
