@@ -22,15 +22,15 @@ fail.
 
 Written down before the first recording, after tries with one seed of the chain and its top layer alone, none of an opponent,
 of a noise scale between none and all, or of one layer asked again. *Nothing shown*: whoever is asked once completes less
-than one string in a hundred, however long, wide or many; the chain with noise more than four in five; without noise hardly
+than one string in a hundred, however long, wide or many; the chain with noise more than three in four; without noise hardly
 any, though perfect layers would: that all strings are equally likely leaves a quiet walk nothing to prefer, and what the
 layers lack in precision is more than what could tip it. So noise does not cost here, as in Sudoku, it decides: the more, the
 better, up to its full scale. One layer asked twenty times about its own answer, without noise, completes less than one in
 ten. *One digit shown*: the layer trained as long as all completes most strings, more than the top layer, and fewer than the
 chain with noise; the mean of twenty top layers no more than one of them. *Two digits shown*: all are above nine in ten;
-noise costs the chain two or three in a hundred. *Likelihood* of the truth: of whoever is asked once, below the best product
-of marginals, -13.62 nats with nothing shown and -11.68 with one digit; of the chain, estimated, above -5 and above -2.5,
-where -3.89 and -1.95 are possible.
+noise costs the chain a few. *Likelihood* of the truth: of whoever is asked once, below the best product of marginals, -13.62
+nats with nothing shown and -11.68 with one digit; of the chain, estimated, above -5 and above -2.5, where -3.89 and -1.95
+are possible.
 """
 
 import functools

@@ -2,14 +2,18 @@
 
 import math
 
+import numpy
 import pytest
 import torch
 from conftest import generator
 
 from noprop_helpers.diffusion import ideal_denoiser
-from noprop_helpers.lab import structured
-from noprop_helpers.lab.structured import Problems
-from noprop_helpers.lab.structured_study import Chain
+from noprop_helpers.lab import half_digits, records, strings, structured
+from noprop_helpers.lab.experiments import EXPERIMENTS
+from noprop_helpers.lab.recording import Recording, record
+from noprop_helpers.lab.schema import problems
+from noprop_helpers.lab.structured import Problems, Training
+from noprop_helpers.lab.structured_study import OPPONENTS, Chain
 from noprop_helpers.lab.tasks import (
     Perceptron,
     Task,
@@ -68,7 +72,7 @@ def test_a_chain_of_perfect_layers_is_as_likely_to_say_a_word_as_it_is():
     of_words = estimate.exp().unflatten(0, (50, 3)).mean(0)
     torch.testing.assert_close(of_words, P, atol=0.04, rtol=0)
     assert of_words.sum().item() == pytest.approx(1, abs=0.03)
-    few, many = (chain_bound(perfect(n), x, y, generator()) for n in (5, 80))
+    few, many = (chain_bound(perfect(n), x, y, generator()) for n in (5, 40))
     gap_of_few, gap_of_many = ((exact - bound).mean().item() for bound in (few, many))
     assert 0 < gap_of_many < 0.3 and gap_of_many < gap_of_few / 4
     top = log_probability(structured.guess(chain.layers[-1], x, torch.randn(len(y), 6, generator=generator())), y)
@@ -102,3 +106,20 @@ def test_the_bench_trains_layers_of_the_task_the_same_for_the_same_seed():
     ends = one.walked(chain), same.walked(same.chain()), other.walked(other.chain())
     assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2]) and ends[0].shape == (9, 6)
     assert one.layers(1, 11)[0].think[0].out_features == 11
+
+
+@pytest.mark.parametrize("name", ["strings", "half_digits"])
+def test_a_recording_of_it_passes_the_schema_and_says_how_layers_were_trained(name, monkeypatch, tmp_path):
+    """With tiny layers and the bundled digits: what is written is read back, seeds and what each said included."""
+    study = {"strings": strings.run_strings, "half_digits": half_digits.run_half_digits}[name]
+    tiny = TaskPlan(num_layers=2, hidden_dim=8, steps=2, learning_rate=1e-2, batch_size=4, num_test=20)
+    last = {"strings": 2, "half_digits": Training(steps=5)}[name]  # walks; of the classifier
+    monkeypatch.setattr(study, "__defaults__", (*study.__defaults__[:2], tiny, last))
+    monkeypatch.setitem(EXPERIMENTS, name, EXPERIMENTS[name]._replace(seeds=(0,), dataset="digits"))
+    value = record(name, Recording(tmp_path, commit="0" * 12))  # whatever has been changed here
+    assert problems(records.read_json(tmp_path / f"{name}.json")) == []
+    settings = value["run"]["settings"]
+    assert (settings["num_layers"], settings["hidden_dim"], settings["steps"]) == (20, 128, 2000)
+    assert value["summary"]["opponents"].keys() == OPPONENTS.keys()
+    said = numpy.load(tmp_path / f"{name}.npz")
+    assert {"labels", "0/quiet", "0/one_longer"} <= set(said.files) and said["0/quiet"].shape == (20,)
