@@ -102,7 +102,7 @@ def to_nearest(said: Tensor, others: Tensor) -> Tensor:
 
 
 class HalfJudge:
-    """Says how good completions are. ``labels``: the true classes, or, without them, those that the model sees in true digits."""
+    """Says how good completions are. ``labels``: the true classes; without them, those that the model sees in true ones."""
 
     num_symbols = 2
 

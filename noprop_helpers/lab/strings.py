@@ -175,7 +175,7 @@ class StringJudge:
 
     def of_state(self, z: Tensor, name: str | None = None) -> dict:
         """States or guesses [N, 7 * 7] -> shares of strings that agree with what is shown and keep the checks (``valid``, and
-        by the number of digits shown), that are the very string, and of shown digits read. Who is valid is kept where named."""
+        by the number of digits shown), that are the very string, and of shown digits read. Who is valid is kept if named."""
         said = structured.answers(z, MODULUS)
         valid, right = is_completed(self.problems, said), (said == self.y).all(1)
         if name is not None:
@@ -188,7 +188,7 @@ class StringJudge:
 def run_strings(
     dataset: Dataset, seed: int, device: str = "cpu", progress: Progress = silent, plan: TaskPlan = PLAN, walks: int = WALKS
 ):
-    """A chain and its opponents complete strings: -> (results, which test strings each completes; how many digits they show)."""
+    """A chain and its opponents complete strings: -> (results, which test strings each completes, and what they show)."""
     on_the_cpu(device)
     to_learn, to_test = pictures_of(dataset)
     judge = StringJudge(seen(plan.num_test, to_test, torch.Generator().manual_seed(0)))
