@@ -18,7 +18,7 @@ digits that the recording is judged on; opponents take over the chain's rate and
 narrow win over an opponent is right.
 
 Written down before the first recording, after those two tries. Seen in them: the chain with noise, half of it and none, its
-top layer, that layer's pixels drawn one by one, the bound, and at T = 10 one layer asked again; so what is said of these is
+top layer, that layer's pixels drawn one by one, the bound, and one layer asked again; so what is said of these is
 what was seen, and only what is said of the three opponents is a forecast. It will be less than with Sudoku, for the
 likeliest pixels make nearly a stroke. Read off pixel by pixel, halves by the chain without noise are recognised one to three
 points in a hundred more often than those by its top layer, and leave less doubt. One layer trained longer or made wider
