@@ -106,6 +106,14 @@ EXPERIMENTS = {
         "digits", (0,), study="digits_walks",
     ),
     "sudoku_walks": _sudoku("sudoku_walks", "what every layer of the chain says of three puzzles, to look at", (0,)),
+    "strings": Experiment(
+        "strings of seven digits under a checksum, no digit, one or two shown as pictures: a chain and single layers of all kinds",
+        "digits", (0, 1, 2, 3, 4), study="strings",
+    ),
+    "half_digits": Experiment(
+        "the hidden lower half of a digit, black or white pixel by pixel: a chain and single layers of all kinds",
+        "mnist", (0, 1, 2, 3, 4), study="half_digits",
+    ),
     **{f"mnist_{v}_{e}_short": _paper("mnist", v, e, short=True) for v, e in _cells()},
     # One block alone, for as many updates as the ten of mnist_dt_one_hot_short together.
     "mnist_single_one_hot_short": Experiment(

@@ -31,6 +31,8 @@ OF_STUDY = {
     "run": (), "audit": ("lab/audit",), "published_loop": ("lab/audit",), "layers": ("lab/chain",), "digits_walks": ("lab/walks",),
     "sudoku_walks": ("lab/walks", *OF_SUDOKU),
     "sudoku_pictures": (*OF_SUDOKU, "lab/sudoku_pictures"), "sudoku_pictures_large": (*OF_SUDOKU, "lab/sudoku_pictures"),
+    "strings": ("lab/structured", "lab/structured_study", "lab/tasks", "lab/strings"),
+    "half_digits": ("lab/structured", "lab/structured_study", "lab/tasks", "lab/half_digits"),
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from ..passes import Progress, silent
 from ..recipes import Local
 from ..runs import Run, as_data, build, num_parameters, plan, run, shape_of
 from ..training import Settings
-from . import records, sudoku_pictures, walks
+from . import half_digits, records, strings, sudoku_pictures, walks
 from .audit import audit_steps, run_audit, run_published_loop
 from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
@@ -152,6 +152,17 @@ def _describe_pictures(plan: Plan, grids: Callable[[], tuple[Tensor, Tensor]], w
     return describe
 
 
+def _describe_strings(*_) -> dict:
+    told = {"digits": strings.LENGTH, "modulus": strings.MODULUS, "strings": len(strings.words()), "shown": strings.SHOWN}
+    walked = {"walks": strings.WALKS, "problems": strings.ESTIMATED}
+    return {"settings": dataclasses.asdict(strings.PLAN), "code": told, "likelihood": walked}
+
+
+def _describe_half_digits(*_) -> dict:
+    reading = {"white": half_digits.WHITE, "neighbours": half_digits.NEIGHBOURS, "reader": half_digits.READING._asdict()}
+    return {"settings": dataclasses.asdict(half_digits.PLAN)} | reading
+
+
 def _common(settings: Settings) -> dict:
     return {name: value for name, value in dataclasses.asdict(settings).items() if name != "seed"}
 
@@ -175,6 +186,8 @@ STUDIES = {
         _describe_pictures(sudoku_pictures.LARGE_PLAN, sudoku_pictures.large_grids, sudoku_pictures.LARGE_WAYS),
         of_puzzles=True,
     ),
+    "strings": Study(_alone(strings.run_strings), _describe_strings, of_puzzles=True),
+    "half_digits": Study(_alone(half_digits.run_half_digits), _describe_half_digits, of_puzzles=True),
     "digits_walks": Study(_alone(walks.run_digits), _describe_walks),
     "sudoku_walks": Study(_alone(walks.run_sudokus), _describe_sudoku, of_puzzles=True),
 }

@@ -123,6 +123,10 @@ class Judge:
             self.said[name] = valid
         return {"valid": _share(valid), "cells": _share((said == self.y)[self.problems.open])}
 
+    def of(self, problems: Problems) -> "Judge":
+        """The judge of other puzzles."""
+        return Judge(self.board, problems)
+
     def of_state(self, z: Tensor, name: str | None = None) -> dict:
         """The same of states or guesses [N, M * K]."""
         return self(structured.answers(z, self.board.size), name)
@@ -271,7 +275,7 @@ def of_the_chain(bench: Bench, chain: Chain) -> dict:
         "noisy": judge.of_state(bench.walked(chain, 1.0), "noisy"),
         "top": judge.of_state(bench.asked(chain.layers[-1]), "top"),
         "mean_of_layers": judge.of_state(_mean_guess(bench, chain.layers), "mean_of_layers"),
-        "repeated": _best_repeated(bench, chain),
+        "repeated": best_repeated(bench, chain),
         "by_noise_scale": {str(scale): judge.of_state(bench.walked(chain, scale)) for scale in NOISE_SCALES},
         "by_layer": by_layer,
         "by_share": {str(share): _by_share(bench, chain, share) for share in SHARES},
@@ -301,17 +305,17 @@ def _by_share(bench: Bench, chain: Chain, share: float) -> dict:
 
 
 @torch.no_grad()
-def _best_repeated(bench: Bench, chain: Chain) -> dict:
+def best_repeated(bench: Bench, chain: Chain, by: str = "valid") -> dict:
     """The layer of the chain that does best when it alone is asked T times about its own answer, chosen on new puzzles of
-    the classes that training sees."""
+    the classes that training sees, ``by`` one of the judge's numbers."""
     T, alpha_bar = len(chain.layers), cosine_alpha_bar(len(chain.layers)).tolist()
-    known = Judge(bench.board, bench.draw(bench.plan.num_test // 2, bench.generator))
+    known = bench.judge.of(bench.draw(bench.plan.num_test // 2, bench.generator))
 
     def ended(t: int, judge: Judge) -> dict:
-        noise = structured.noise_like(judge.y, bench.board.size, bench.generator)
+        noise = structured.noise_like(judge.y, chain.layers[0].num_symbols, bench.generator)
         return judge.of_state(structured.repeated(chain.layers[t - 1], alpha_bar[t], judge.x, noise, T))
 
-    best = max(range(1, T + 1), key=lambda t: ended(t, known)["valid"])
+    best = max(range(1, T + 1), key=lambda t: ended(t, known)[by])
     return ended(best, bench.judge) | {"layer": best}
 
 

@@ -106,6 +106,9 @@ def test_the_judge_counts_puzzles_and_open_cells_and_keeps_who_solved_what():
     assert result["cells"] == pytest.approx((opened[10:].sum() / opened.sum()).item())
     assert judge.of_state(structured.embedded(problems.y, 6)) == {"valid": 1.0, "cells": 1.0}
     assert list(judge.said) == ["mine"]
+    others = some_puzzles(30, seed=1)
+    of_others = judge.of(others)
+    assert of_others(others.y)["valid"] == 1 and of_others.board == BOARD and of_others.said == {}
 
 
 def test_an_iterative_decoder_fills_in_the_surest_cell_first():
