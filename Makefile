@@ -9,7 +9,7 @@ export OMP_NUM_THREADS := 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help setup book book-as-stored test test-fast test-parts test-pages serve lock clean
+.PHONY: help setup book book-as-stored test test-fast test-parts test-pages coverage serve lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ book-as-stored: $(STAMP)
 	$(BIN)/jupyter-book build . --config .config-as-stored.yml --warningiserror --nitpick --keep-going
 
 # Two tests at a time: see tests/conftest.py for which may be apart. One that hangs is named and fails.
-PYTEST := $(BIN)/python -m pytest -rs --numprocesses 2 --dist loadscope --no-loadscope-reorder --timeout 600
+PYTEST := -m pytest -rs --numprocesses 2 --dist loadscope --no-loadscope-reorder --timeout 600
 
 test: $(STAMP) ## build the book, and run all tests: package, notebooks, pages in a browser
 	$(MAKE) --jobs 2 book-as-stored test-parts
@@ -47,14 +47,21 @@ test: $(STAMP) ## build the book, and run all tests: package, notebooks, pages i
 
 # Package and notebooks do not wait for the book.
 test-parts: $(STAMP)
-	$(PYTEST) -m "not built" --nbval --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg
+	$(BIN)/python $(PYTEST) -m "not built" --nbval --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 # Much of the time a browser waits: a third one uses it.
 test-pages: $(STAMP)
-	$(PYTEST) --numprocesses 3 -m built tests
+	$(BIN)/python $(PYTEST) --numprocesses 3 -m built tests
+
+# No floor for a contributor to trip over at every change: it runs every night.
+coverage: $(STAMP)
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run $(PYTEST) -m "not built" tests
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python tests/covered.py
 
 test-fast: $(STAMP) ## a contributor's minute: no book, notebook or browser, no whole training
-	$(PYTEST) -m "not (built or browser or slow)" tests
+	$(BIN)/python $(PYTEST) -m "not (built or browser or slow)" tests
 
 serve: ## show the built book on http://127.0.0.1:8000
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html 8000

@@ -1,8 +1,11 @@
 """What runs on other machines: workflows that may do little and run what was pinned, and requirements with checksums."""
 
+import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import covered
 import pytest
 import yaml
 
@@ -71,3 +74,11 @@ def test_every_requirement_but_torch_has_its_checksums():
 def test_a_requirement_without_its_checksum_would_be_seen():
     found = locked("# a comment\na==1 \\\n    --hash=sha256:" + 64 * "0" + "\nb==2 ; python_version < '3.11'\n")
     assert found == {"a==1": [64 * "0"], "b==2 ; python_version < '3.11'": []}
+
+
+@pytest.mark.parametrize("lines, branches, code", [(97, 92, 0), (96, 92, 1), (97, 91, 1)])
+def test_too_little_coverage_is_red(lines, branches, code, monkeypatch):
+    totals = {"covered_lines": lines, "num_statements": 100, "covered_branches": branches, "num_branches": 100}
+    said = json.dumps({"files": {}, "totals": totals})
+    monkeypatch.setattr(covered.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=said))
+    assert covered.main() == code
