@@ -37,10 +37,12 @@ from ..passes import Progress, seeded, silent
 from . import structured
 from .structured import Draw, Problems, Training
 from .tasks import Perceptron, Task, TaskBench, TaskPlan, compared, judged_by_others, on_the_cpu
+from .walks import word
 
 PLAN = TaskPlan(num_layers=20, hidden_dim=128, steps=2000, learning_rate=5e-3)
 WHITE = 0.5  # a pixel this bright or brighter is white
 NEIGHBOURS = 10_000  # training halves among which the nearest one is looked for
+NUM_SHOWN = 10  # digits
 READING = Training(steps=1500, batch_size=128, learning_rate=3e-3)  # of the classifier
 
 
@@ -149,7 +151,8 @@ def run_half_digits(
     plan: TaskPlan = PLAN,
     reading: Training = READING,
 ):
-    """A chain and its opponents complete digits: -> (results, in which completed test digits the true class is recognised)."""
+    """A chain and its opponents complete digits: -> (results, in which completed digits the true class is recognised, and some
+    completions to look at)."""
     on_the_cpu(device)
     dataset = judged_by_others(dataset)
     learned, test = halves(dataset.train_images), halves(dataset.test_images)
@@ -161,6 +164,16 @@ def run_half_digits(
     chain = bench.chain()
     results = compared(bench, chain, "recognised", progress)
     u_hat = bench.asked(chain.layers[-1])
-    results["chain"]["top_drawn"] = judge(drawn(u_hat, bench.generator), "top_drawn")
+    top_drawn = drawn(u_hat, bench.generator)
+    results["chain"]["top_drawn"] = judge(top_drawn, "top_drawn")
     results["chain"]["top"]["entropy"] = judge.mean(torch.special.entr(u_hat).sum(1))  # how unsure it is of a pixel, in nats
-    return results | {"true": judge(judge.y, "true")}, judge.said
+    said = {"true": judge.y, "top": structured.answers(u_hat, 2), "top_drawn": top_drawn}
+    said |= {name: structured.answers(bench.walked(chain, scale), 2) for name, scale in (("quiet", 0.0), ("noisy", 1.0))}
+    return results | {"true": judge(judge.y, "true")}, judge.said, to_look_at(judge.x, said)
+
+
+def to_look_at(x: Tensor, said: dict[str, Tensor]) -> dict:
+    """The first digits as text, a sign a pixel: upper halves [N, M, 1] in ten grey levels, and lower ones [N, M] by who says
+    them."""
+    lower = {name: [word(half, 1) for half in many[:NUM_SHOWN]] for name, many in said.items()}
+    return {"upper": [word(half, 9) for half in x[:NUM_SHOWN]]} | lower

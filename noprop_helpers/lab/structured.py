@@ -15,7 +15,6 @@ from ..diffusion import q_sample
 from ..layerwise import Batch, LayerStack, fit_layers, fit_stack
 from ..passes import one_cycle
 from ..samplers import sample_posterior
-from ..schedules import posterior_coefficients
 
 Layer = Callable[[Tensor, Tensor], Tensor]  # (x, z [B, M * K]) -> scores [B, M, K]
 

@@ -11,7 +11,7 @@ which is a bound from below; he hardly looks at it). A chain's is a mean over al
 
 import dataclasses
 import math
-from typing import Callable, NamedTuple, Sequence
+from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from ..diffusion import kl_to_prior, q_sample
 from ..passes import Progress, seeded
 from ..schedules import cosine_alpha_bar, posterior_coefficients
 from . import structured
-from .structured import Draw, Layer, Problems, Training
+from .structured import Draw, Layer, Training
 from .structured_study import OPPONENTS, Chain, best_repeated
 
 

@@ -15,7 +15,7 @@ from noprop_helpers.backprop import BackpropNet
 from noprop_helpers.benchmark import row
 from noprop_helpers.lab import bench_gpu as gpu
 from noprop_helpers.lab.bench import gpu_suite, run_suite
-from noprop_helpers.lab.bench_gpu import TOY, WAYS, Sizes, Stopwatch, Task, Way
+from noprop_helpers.lab.bench_gpu import TOY, WAYS, Sizes, Stopwatch, Way
 from noprop_helpers.lab.recording import Recording
 from noprop_helpers.passes import seeded
 from noprop_helpers.runs import plan, run

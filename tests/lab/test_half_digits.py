@@ -11,7 +11,7 @@ from noprop_helpers.lab import structured
 from noprop_helpers.lab.half_digits import HalfJudge, drawn, drawn_from, halves, joined, reader, run_half_digits, to_nearest
 from noprop_helpers.lab.structured import Training
 from noprop_helpers.lab.structured_study import OPPONENTS
-from noprop_helpers.lab.tasks import TaskPlan
+from noprop_helpers.lab.tasks import TaskPlan, judged_by_others
 
 TINY = TaskPlan(num_layers=2, hidden_dim=8, steps=3, learning_rate=1e-2, batch_size=4, num_test=30)
 READING = Training(steps=150, batch_size=32, learning_rate=1e-2)
@@ -79,18 +79,23 @@ def test_the_judge_knows_true_halves_from_others(digits):
 
 
 def test_the_record_holds_what_was_asked_for(digits):
-    results, said = tiny_study(digits)
+    results, said, shown = tiny_study(digits)
     assert set(results) == {"chain", "opponents", "true"} and set(results["opponents"]) == set(OPPONENTS)
     chain = results["chain"]
     assert set(chain) == {"quiet", "noisy", "top", "top_drawn", "repeated", "bound"} and chain["bound"] < 0
     assert 0 < chain["top"]["entropy"] < 0.7 and -1 < chain["top"]["log_likelihood"] < 0
     assert set(said) == {"quiet", "noisy", "top", "top_drawn", "true", *OPPONENTS}
     assert all(flags.dtype == torch.bool and flags.shape == (30,) for flags in said.values())
+    assert set(shown) == {"upper", "true", "top", "top_drawn", "quiet", "noisy"}
+    assert all(len(many) == 10 and {len(half) for half in many} == {32} for many in shown.values())
+    test = halves(judged_by_others(digits).test_images)
+    assert "".join(shown["true"]) == "".join(map(str, test.y[:10].flatten().tolist())) != "".join(shown["top"])
+    assert [int(grey) for grey in "".join(shown["upper"])] == (9 * test.x[:10]).round().long().flatten().tolist()
 
 
 def test_a_seed_says_the_same_again_and_the_judge_is_the_same_for_every_seed(digits):
     assert run_half_digits(digits, 0, plan=TINY, reading=READING)[0] == tiny_study(digits)[0]
-    other, _ = run_half_digits(digits, 1, plan=TINY, reading=READING)
+    other, *_ = run_half_digits(digits, 1, plan=TINY, reading=READING)
     assert other["true"] == tiny_study(digits)[0]["true"] and other["chain"] != tiny_study(digits)[0]["chain"]
     with pytest.raises(NoPropError, match="on the CPU alone, got device cuda"):
         run_half_digits(digits, 0, "cuda")
