@@ -1,7 +1,6 @@
 """The course's notebooks: students get every exercise and no solution, instructors get them open."""
 
 import re
-from pathlib import Path
 
 import nbformat
 import pytest

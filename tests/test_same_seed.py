@@ -17,7 +17,7 @@ import torch
 from conftest import some_of
 
 from noprop_helpers.data import load_dataset
-from noprop_helpers.recipes import EMBEDDINGS, RECIPES
+from noprop_helpers.recipes import EMBEDDINGS
 from noprop_helpers.runs import Trained, plan, run
 
 pytestmark = pytest.mark.slow
