@@ -56,7 +56,7 @@ READ_OFF = [
     ("07-what-the-layers-are-for", "with pictures 78 per cent", "sudoku_pictures", "summary.patches.quiet.valid.mean"),
     ("07-what-the-layers-are-for", "with noise 49 per cent", "sudoku_pictures", "summary.patches.noisy.valid.mean"),
     ("07-what-the-layers-are-for", "longer, 23 per cent", "sudoku_pictures", "summary.one_longer.valid.mean"),
-    ("07-what-the-layers-are-for", "the top layer 16 per cent", "sudoku_pictures", "summary.patches.top.valid.mean"),
+    ("07-what-the-layers-are-for", "the top layer at 16 per cent", "sudoku_pictures", "summary.patches.top.valid.mean"),
     ("07-what-the-layers-are-for", "with symbols 57 per cent", "sudoku_pictures_large", "summary.symbols.quiet.valid.mean"),
     ("07-what-the-layers-are-for", "with pictures 44 per cent", "sudoku_pictures_large", "summary.patches.quiet.valid.mean"),
     ("07-what-the-layers-are-for", "with noise 9 per cent", "sudoku_pictures_large", "summary.patches.noisy.valid.mean"),

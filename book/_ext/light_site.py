@@ -26,7 +26,7 @@ MATHJAX_UNUSED = ["input/tex/extensions/all-packages.js"]
 CARD = "_static/card.png"  # which pages name by its address on the published site
 ICONS = "_static/vendor/fontawesome"
 SLIMMED = ["_static/styles/bootstrap.css", f"{ICONS}/*/css/all.min.css", "_static/sphinx-design.min.css"]
-NO_CONTENT = {"404", "genindex", "index", "py-modindex", "search"}  # pages that a search engine need not list
+NO_CONTENT = {"404", "genindex", "index", "search"}  # pages that a search engine need not list
 
 
 def pages(site: Path) -> list[Path]:
@@ -152,11 +152,15 @@ def slim_pictures(site: Path) -> None:
 
 
 def without_pictures(notebook: dict) -> dict:
-    """A notebook to download: its outputs but for the pictures, which running it draws."""
+    """A notebook to download: its outputs but for the pictures, also those that move, which running it draws."""
     for cell in notebook["cells"]:
         outputs = cell.get("outputs", [])
-        cell |= {"outputs": [o for o in outputs if "image/png" not in o.get("data", {})]} if outputs else {}
+        cell |= {"outputs": [o for o in outputs if not _is_picture(o.get("data", {}))]} if outputs else {}
     return notebook
+
+
+def _is_picture(data: dict) -> bool:
+    return "image/png" in data or "<svg" in "".join(data.get("text/html", []))
 
 
 def slim_notebooks(site: Path) -> None:
