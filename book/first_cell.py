@@ -18,5 +18,5 @@ if importlib.util.find_spec("noprop_helpers") is None:
     raise ModuleNotFoundError(
         "this notebook needs the book's package, noprop_helpers: "
         f"git clone {BOOK}, git -C noprop-book checkout {VERSION}, "
-        "then pip install ./noprop-book"
+        "then pip install -e ./noprop-book"
     )

@@ -10,6 +10,6 @@ trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
 sed -E '/^(jupyter-book|sphinx-book-theme)==/!s/==.*//' requirements.in > "$folder/unlocked.txt"
 "$folder/venv/bin/python" -m pip install --quiet -r "$folder/unlocked.txt"
-"$folder/venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation .
+"$folder/venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
 "$folder/venv/bin/jupyter-book" build . --path-output "$folder/site" --warningiserror --nitpick --keep-going
 test -s "$folder/site/_build/html/book/index.html"

@@ -120,7 +120,7 @@ def test_a_pinned_chapter_gets_the_package_of_its_commit_however_the_book_goes_o
 
 def test_a_downloaded_notebook_says_where_to_get_the_package(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=f"git clone {REPOSITORY['url']}, git -C noprop-book checkout main, then pip install"):
+    with pytest.raises(ModuleNotFoundError, match=f"git clone {REPOSITORY['url']}, git -C noprop-book checkout main, then pip install -e"):
         exec(FIRST, {})
 
 
