@@ -322,6 +322,7 @@ def test_bad_arguments_get_exit_code_2_and_a_reason(arguments, message, refused)
     assert names() == []
 
 
+@pytest.mark.slow
 def test_the_exit_code_reaches_the_shell(tmp_path):
     done = run("train", "--dataset", "nope", cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1

@@ -32,6 +32,7 @@ def test_students_get_exercises_and_no_solutions(course, name):
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in given.cells)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [path.name for path in CHAPTERS])
 def test_instructors_get_every_solution_open(course, name):
     opened = nbformat.read(course / "instructor" / name, as_version=4)

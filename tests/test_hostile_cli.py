@@ -84,6 +84,7 @@ def test_a_fault_of_the_machine_is_one_line(error, words, monkeypatch):
     assert (told.code, told.out) == (2, "") and told.err.count("\n") == 1 and words in told.err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
 def test_a_plain_user_in_a_read_only_checkout(place):
     """Nothing can be written, some cannot be read: one line each, and what needs no file is done."""
@@ -140,6 +141,7 @@ def read_whole(path):
     return json.loads(path.read_text()) if path.suffix == ".json" else checkpoints.load(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_disk_that_is_full_at_any_write_is_one_line(writer, place, monkeypatch, few_digits):
     """The first write of a command, the second, ...: until none is left to fail. What is there is whole, and nothing else is."""

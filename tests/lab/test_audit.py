@@ -53,6 +53,7 @@ def test_literal_loop_equals_frozen_features_and_a_stack():
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_audit_steps_mend_one_thing_each():
     torch.manual_seed(0)
     steps = {step.key: step.model for step in audit_steps(torch.rand(50, 1, 28, 28), K)}
@@ -82,6 +83,7 @@ def test_the_audit_measures_every_step_as_it_goes(digits):
         assert right == pytest.approx(result["test_accuracy"])
 
 
+@pytest.mark.slow
 def test_the_literal_loop_and_the_fast_path_learn_alike(digits):
     results, _ = run_published_loop(some_of(digits, 600, 60), 0)
     for epoch in range(2):

@@ -42,6 +42,7 @@ def test_rows_of_the_published_epoch(published, small):
     assert 0 < published["gemm_fraction"]["value"] <= published["gemm_epoch"]["ratio"]
 
 
+@pytest.mark.slow
 def test_shares_of_the_products_speed_count_the_right_operations(published, small):
     """Ten layers, 128 features and ten label entries to 256 to 10; the input gradients, which nobody needs, or not."""
     needed, all_of_them = (10 * mlp_flops(len(small.train_labels), (138, 256, 10), also) for also in (False, True))

@@ -202,6 +202,7 @@ def test_how_far_apart_two_trainings_end():
     assert gpu.apart(start, a, torch.tensor([0.0, 3.0, 0.0])) == pytest.approx(math.sqrt(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["dt", "ct", "fm", "backprop"])
 def test_the_difference_that_graphs_make(variant, three_classes, monkeypatch):
     """None on a CPU; much, where they would draw other noise."""
@@ -275,6 +276,7 @@ def test_measuring_does_not_count():
     assert watch.epochs == [3.0, 4.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["dt", "backprop"])
 def test_a_race_stops_where_the_target_is_reached(variant, three_classes):
     sizes = TOY._replace(epochs=4, target=0.0)

@@ -92,6 +92,7 @@ def test_no_symmetry_makes_a_judging_grid_of_one_to_learn_from():
     assert found(grids_apart(BOARD, 12, 12, seed=1)[0]) & found(learned)
 
 
+@pytest.mark.slow
 def test_grids_to_try_are_none_of_those_that_judge():
     learned, tried = ({tuple(g.flatten().tolist()) for g in part} for part in grids_to_try())
     whole = [{tuple(g.flatten().tolist()) for g in members} for members in classes(BOARD)]
@@ -210,6 +211,7 @@ def test_a_record_of_puzzles_holds_flags_and_no_labels_of_images(monkeypatch, tm
     assert torch.equal(records.right("tiny", tmp_path)["patches_quiet"][1], tiny_study()[1]["patches_quiet"])
 
 
+@pytest.mark.slow
 def test_a_small_chain_reads_and_solves_more_than_its_top_layer(digits):
     *known, unknown = classes(Board(2, 2))
     plan = Plan(num_layers=4, hidden_dim=24, rounds=1, steps=150, num_test=200)
