@@ -10,7 +10,7 @@ if "google.colab" in sys.modules:
     if not os.path.isdir(f"{home}/book"):
         os.makedirs(home, exist_ok=True)
         for words in ("init", f"fetch --depth 1 {BOOK} {VERSION}", "checkout FETCH_HEAD"):
-            subprocess.run(["git", *words.split()], cwd=home, check=True)
+            subprocess.run(["git", *words.split(), "--quiet"], cwd=home, check=True)
     os.chdir(f"{home}/book")
     if home not in sys.path:
         sys.path.insert(0, home)

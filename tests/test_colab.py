@@ -115,6 +115,7 @@ def test_a_pinned_chapter_gets_the_package_of_its_commit_however_the_book_goes_o
         code = first_cell(notebook).replace("/content/", f"{content}/") + "\nimport noprop_helpers.schedules"
         done = subprocess.run([sys.executable, "-c", code], cwd=content, env=os.environ | there, capture_output=True, text=True)
         assert (done.returncode == 0, "of another commit" in done.stderr) == (works, not works), done.stderr
+        assert done.stdout == "" and (done.stderr == "") == works  # Colab shows what git says
     assert git("rev-parse", "HEAD", folder=tmp_path / "content True" / "noprop-book") == commit
 
 

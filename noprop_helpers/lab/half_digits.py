@@ -36,7 +36,8 @@ from ..data import Dataset
 from ..passes import Progress, seeded, silent
 from . import structured
 from .structured import Draw, Problems, Training
-from .tasks import Perceptron, Task, TaskBench, TaskPlan, compared, judged_by_others, on_the_cpu
+from .structured_study import Bench, Task
+from .tasks import Perceptron, TaskPlan, compared, judged_by_others, on_the_cpu
 from .walks import word
 
 PLAN = TaskPlan(num_layers=20, hidden_dim=128, steps=2000, learning_rate=5e-3)
@@ -159,9 +160,12 @@ def run_half_digits(
     test = Problems(*(part[: plan.num_test] for part in test))
     model = reader(learned, dataset.train_labels, reading)
     judge = HalfJudge(test, model, learned.y[:NEIGHBOURS], dataset.test_labels[: plan.num_test])
-    shape = (test.y.shape[1], 1, 2)
-    bench = TaskBench(plan, seed, Task(drawn_from(learned), judge, lambda hidden_dim: Perceptron(shape, hidden_dim)))
-    chain = bench.chain()
+
+    def layer(hidden_dim: int, more_features: int) -> Perceptron:
+        return Perceptron((test.y.shape[1], 1 + more_features, 2), hidden_dim)
+
+    bench = Bench(plan, seed, Task(drawn_from(learned), judge, layer))
+    chain = bench.chain(plan.num_layers)
     results = compared(bench, chain, "recognised", progress)
     u_hat = bench.asked(chain.layers[-1])
     top_drawn = drawn(u_hat, bench.generator)

@@ -55,10 +55,8 @@ from ..samplers import sample_posterior
 from ..schedules import cosine_alpha_bar, posterior_coefficients
 from . import structured
 from .structured import Problems
-from .structured_study import NOISE_SCALES, Chain, pictured
-from .tasks import (
-    Perceptron, Task, TaskBench, TaskPlan, chain_bound, chain_estimate, compared, judged_by_others, log_probability, on_the_cpu,
-)  # fmt: skip
+from .structured_study import NOISE_SCALES, Bench, Chain, Task, pictured
+from .tasks import Perceptron, TaskPlan, chain_bound, chain_estimate, compared, judged_by_others, log_probability, on_the_cpu
 
 MODULUS = LENGTH = 7
 SHOWN = (0, 1, 2)  # digits, each number as often
@@ -195,13 +193,15 @@ def run_strings(
     on_the_cpu(device)
     to_learn, to_test = pictures_of(judged_by_others(dataset))
     judge = StringJudge(seen(plan.num_test, to_test, torch.Generator().manual_seed(0)))
-    shape = (LENGTH, to_learn.shape[2] + 1, MODULUS)
 
     def draw(count: int, generator: torch.Generator) -> Problems:
         return seen(count, to_learn, generator)
 
-    bench = TaskBench(plan, seed, Task(draw, judge, lambda hidden_dim: Perceptron(shape, hidden_dim, LOOK_DIM)))
-    chain = bench.chain()
+    def layer(hidden_dim: int, more_features: int) -> Perceptron:
+        return Perceptron((LENGTH, judge.x.shape[2] + more_features, MODULUS), hidden_dim, LOOK_DIM)
+
+    bench = Bench(plan, seed, Task(draw, judge, layer))
+    chain = bench.chain(plan.num_layers)
     results = compared(bench, chain, "valid", progress)
     by_noise = {str(scale): judge.of_state(bench.walked(chain, scale)) for scale in NOISE_SCALES}
     results["chain"] |= {"by_noise_scale": by_noise, "likelihood": _likelihood(bench, chain, walks)}
@@ -210,7 +210,7 @@ def run_strings(
     return results, judge.said
 
 
-def _likelihood(bench: TaskBench, chain: Chain, walks: int) -> dict:
+def _likelihood(bench: Bench, chain: Chain, walks: int) -> dict:
     """Of the first test strings, by the number of digits shown: the chain's, estimated, its bound and its top layer's."""
     few = Problems(*(part[:ESTIMATED] for part in bench.judge.problems))
     top = log_probability(bench.asked(chain.layers[-1])[:ESTIMATED], few.y)

@@ -113,7 +113,8 @@ class Judge:
     """Counts what is solved of the test puzzles, which are the same for every seed."""
 
     def __init__(self, board: Board, problems: Problems):
-        self.board, self.problems, self.said = board, problems, {}
+        self.board, self.num_symbols = board, board.size
+        self.problems, self.said = problems, {}
         self.x, self.y = problems.x, problems.y
 
     def __call__(self, said: Tensor, name: str | None = None) -> dict:
@@ -140,34 +141,49 @@ class Chain(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A board, new puzzles of it to learn from, and the puzzles that all are judged by."""
+    """What a study is about.
 
-    board: Board
+    ``draw(n, generator)``: new problems to learn from. ``judge``: of the test problems, with ``x``, ``y``, ``said``,
+    ``num_symbols``, ``of_state(z, name)`` -> numbers, and ``of(problems)``, the judge of others. ``layer(hidden_dim,
+    more_features)``: an untrained layer, which sees so many features more than there are.
+    """
+
     draw: structured.Draw
-    test: Problems
+    judge: object
+    layer: Callable[[int, int], nn.Module]
+
+
+def on_board(board: Board, plan: Plan, draw: structured.Draw, test: Problems) -> Task:
+    """Puzzles of a board: those to learn from, and those that all are judged by."""
+
+    def layer(hidden_dim: int, more_features: int) -> BoardLayer:
+        return BoardLayer(board, test.x.shape[2] + more_features, hidden_dim, plan.rounds)
+
+    return Task(draw, Judge(board, test), layer)
 
 
 def of_symbols(plan: Plan) -> Task:
     """6 x 6, given cells as symbols, judged by classes of grids that nobody learns from."""
     learned, held_out = split()
     test = puzzles(BOARD, held_out, plan.share, plan.num_test, torch.Generator().manual_seed(0))
-    return Task(BOARD, lambda count, generator: puzzles(BOARD, learned, plan.share, count, generator), test)
+    return on_board(BOARD, plan, lambda count, generator: puzzles(BOARD, learned, plan.share, count, generator), test)
 
 
 class Bench:
-    """One seed of a study: its puzzles, ``of_symbols`` unless a task is named, its draws, and what is trained of it."""
+    """One seed of a study: its problems, puzzles ``of_symbols`` unless a task is named, its draws, and what is trained of it.
+
+    ``plan``: with ``num_layers``, ``hidden_dim``, ``training`` and ``num_test``.
+    """
 
     def __init__(self, plan: Plan, seed: int, task: Task | None = None):
         self.plan, self.seed = plan, seed
-        self.board, self.draw, test = task or of_symbols(plan)
+        self.draw, self.judge, self.layer = task or of_symbols(plan)
         self.generator = torch.Generator().manual_seed(seed)
-        self.judge = Judge(self.board, test)
 
-    def layers(self, count: int, hidden_dim: int | None = None, more_features: int = 0) -> list[BoardLayer]:
+    def layers(self, count: int, hidden_dim: int | None = None, more_features: int = 0) -> list[nn.Module]:
         """So many untrained layers, the same for the same seed."""
-        width, num_features = hidden_dim or self.plan.hidden_dim, self.judge.x.shape[2] + more_features
         with seeded(self.seed):
-            return [BoardLayer(self.board, num_features, width, self.plan.rounds) for _ in range(count)]
+            return [self.layer(hidden_dim or self.plan.hidden_dim, more_features) for _ in range(count)]
 
     def chain(self, num_layers: int) -> Chain:
         """A chain of this many layers, each trained alone."""
@@ -176,12 +192,12 @@ class Bench:
         return Chain(layers, posterior_coefficients(alpha_bar))
 
     def noise(self) -> Tensor:
-        """Where walks of the test puzzles start."""
-        return structured.noise_like(self.judge.y, self.board.size, self.generator)
+        """Where walks of the test problems start."""
+        return structured.noise_like(self.judge.y, self.judge.num_symbols, self.generator)
 
     @torch.no_grad()
     def walked(self, chain: Chain, noise_scale: float = 0.0, callback: Callable | None = None) -> Tensor:
-        """Where a chain's walks of the test puzzles end: -> z_0 [N, M * K]."""
+        """Where a chain's walks of the test problems end: -> z_0 [N, M * K]."""
         return structured.walk(*chain, self.judge.x, self.noise(), noise_scale, self.generator, callback)
 
     @torch.no_grad()
@@ -312,7 +328,7 @@ def best_repeated(bench: Bench, chain: Chain, by: str = "valid") -> dict:
     known = bench.judge.of(bench.draw(bench.plan.num_test // 2, bench.generator))
 
     def ended(t: int, judge: Judge) -> dict:
-        noise = structured.noise_like(judge.y, chain.layers[0].num_symbols, bench.generator)
+        noise = structured.noise_like(judge.y, judge.num_symbols, bench.generator)
         return judge.of_state(structured.repeated(chain.layers[t - 1], alpha_bar[t], judge.x, noise, T))
 
     best = max(range(1, T + 1), key=lambda t: ended(t, known)[by])

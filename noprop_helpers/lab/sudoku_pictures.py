@@ -44,7 +44,7 @@ from ..passes import Progress, silent
 from ..recipes import Local, Shape
 from . import structured
 from .structured import Problems
-from .structured_study import BOARD, OPPONENTS, Bench, Chain, Judge, Plan, Task, num_solutions, pictured, puzzles, split
+from .structured_study import BOARD, OPPONENTS, Bench, Chain, Judge, Plan, Task, num_solutions, on_board, pictured, puzzles, split
 from .sudoku import Board, solutions
 
 LARGE_BOARD = Board(3, 3)
@@ -272,4 +272,4 @@ def solved_by_sight(
 def task(learned: Source, judged: Source, plan: Plan) -> Task:
     """New puzzles of the one, judged by those of the other."""
     test = judged.test(plan.num_test, plan.share)
-    return Task(learned.board, lambda count, generator: learned.problems(count, plan.share, generator), test)
+    return on_board(learned.board, plan, lambda count, generator: learned.problems(count, plan.share, generator), test)

@@ -1,7 +1,7 @@
-"""Labels of many coordinates other than Sudoku: one seed's work, the same whatever the task, and likelihoods.
+"""Labels of many coordinates other than Sudoku: their layers, a chain beside its opponents, and likelihoods.
 
-A study says what there is to learn and how answers are judged (``Task``); everything else, the chain, what is taken from it
-and its opponents of ``structured_study``, is the same here for all.
+A study says what there is to learn, by which layers, and how answers are judged (``structured_study.Task``); the chain, what is
+taken from it and its opponents are the same for all.
 
 Likelihoods are in nats, sums over a label's coordinates, of the symbols drawn from what is said last. Whoever is asked once
 says a product of marginals, so his is exact but for the noise that he is given (the mean over the noise of its logarithm,
@@ -11,7 +11,6 @@ which is a bound from below; he hardly looks at it). A chain's is a mean over al
 
 import dataclasses
 import math
-from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 from .. import NoPropError
 from ..data import Dataset, hold_out
 from ..diffusion import kl_to_prior, q_sample
-from ..passes import Progress, seeded
-from ..schedules import cosine_alpha_bar, posterior_coefficients
+from ..passes import Progress
+from ..schedules import cosine_alpha_bar
 from . import structured
-from .structured import Draw, Layer, Training
-from .structured_study import OPPONENTS, Chain, best_repeated
+from .structured import Training
+from .structured_study import OPPONENTS, Bench, Chain, best_repeated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,57 +64,10 @@ class Perceptron(nn.Module):
         return scores.unflatten(1, (self.num_coordinates, self.num_symbols))
 
 
-class Task(NamedTuple):
-    """What a study is about.
-
-    ``draw(n, generator)``: new problems to learn from. ``judge``: of the test problems, with ``x``, ``y``, ``said``,
-    ``num_symbols``, ``of_state(z, name)`` -> numbers, ``mean(values)`` of what is known of every problem, and
-    ``of(problems)``, the judge of others. ``layer(hidden_dim)``: an untrained layer.
-    """
-
-    draw: Draw
-    judge: object
-    layer: Callable[[int], nn.Module]
-
-
-class TaskBench:
-    """One seed of a study, as ``structured_study.Bench`` is for Sudoku."""
-
-    def __init__(self, plan: TaskPlan, seed: int, task: Task):
-        self.plan, self.seed, self.task = plan, seed, task
-        self.draw, self.judge = task.draw, task.judge
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def layers(self, count: int, hidden_dim: int | None = None) -> list[nn.Module]:
-        """So many untrained layers, the same for the same seed."""
-        with seeded(self.seed):
-            return [self.task.layer(hidden_dim or self.plan.hidden_dim) for _ in range(count)]
-
-    def chain(self) -> Chain:
-        """A chain, each layer trained alone."""
-        alpha_bar, layers = cosine_alpha_bar(self.plan.num_layers), self.layers(self.plan.num_layers)
-        structured.train_apart(layers, alpha_bar[1:].float(), self.draw, self.plan.training, self.generator)
-        return Chain(layers, posterior_coefficients(alpha_bar))
-
-    def noise(self) -> Tensor:
-        """Where walks of the test problems start."""
-        return structured.noise_like(self.judge.y, self.judge.num_symbols, self.generator)
-
-    @torch.no_grad()
-    def walked(self, chain: Chain, noise_scale: float = 0.0) -> Tensor:
-        """Where a chain's walks of the test problems end: -> z_0 [N, M * K]."""
-        return structured.walk(*chain, self.judge.x, self.noise(), noise_scale, self.generator)
-
-    @torch.no_grad()
-    def asked(self, layer: Layer) -> Tensor:
-        """What one layer says to pure noise: -> u_hat [N, M * K]."""
-        return structured.guess(layer, self.judge.x, self.noise())
-
-
-def compared(bench: TaskBench, chain: Chain, by: str, progress: Progress) -> dict:
+def compared(bench: Bench, chain: Chain, by: str, progress: Progress) -> dict:
     """A chain with and without noise, its top layer, its best layer asked as often as there are layers, and the opponents of
     one layer. Each is judged; whoever is asked once also says how likely the truth is. The best layer is chosen ``by`` a
-    number of the judge's."""
+    number of the judge's, whose ``mean(values)`` is that of what is known of every problem."""
     judge = bench.judge
 
     def once(name: str, u_hat: Tensor) -> dict:

@@ -125,7 +125,8 @@ def test_committed_records_are_complete(path):
     for key in ("description", "run", "environment", "git_commit", "date", "peak_memory_mib"):
         assert record[key], key
     makes_its_data = not EXPERIMENTS[name].dataset
-    told = {"learning_rate", "steps"} if STUDIES[EXPERIMENTS[name].study].of_puzzles else {"learning_rate", "epochs", "precision", "order"}
+    of_puzzles = STUDIES[EXPERIMENTS[name].study].of_puzzles
+    told = {"learning_rate", "steps"} if of_puzzles else {"learning_rate", "epochs", "precision", "order"}
     assert told | {"batch_size"} <= record["run"]["settings"].keys()
     assert makes_its_data or record["dataset"]["checksum"].startswith("sha256:")
     assert not record["git_commit"].endswith("-dirty")

@@ -13,11 +13,9 @@ from noprop_helpers.lab.experiments import EXPERIMENTS
 from noprop_helpers.lab.recording import Recording, record
 from noprop_helpers.lab.schema import problems
 from noprop_helpers.lab.structured import Problems, Training
-from noprop_helpers.lab.structured_study import OPPONENTS, Chain
+from noprop_helpers.lab.structured_study import OPPONENTS, Bench, Chain, Task
 from noprop_helpers.lab.tasks import (
     Perceptron,
-    Task,
-    TaskBench,
     TaskPlan,
     chain_bound,
     chain_estimate,
@@ -99,13 +97,14 @@ def test_the_bench_trains_layers_of_the_task_the_same_for_the_same_seed():
         x, y = torch.zeros(9, 3, 1), WORDS.repeat(3, 1)
 
     plan = TaskPlan(num_layers=3, hidden_dim=8, steps=4, learning_rate=1e-2, batch_size=5)
-    task = Task(draw, Judge(), lambda hidden_dim: Perceptron((3, 1, 2), hidden_dim))
-    one, same, other = (TaskBench(plan, seed, task) for seed in (0, 0, 1))
-    chain = one.chain()
+    task = Task(draw, Judge(), lambda hidden_dim, more: Perceptron((3, 1 + more, 2), hidden_dim))
+    one, same, other = (Bench(plan, seed, task) for seed in (0, 0, 1))
+    chain = one.chain(3)
     assert drawn == [5] * 4 and len(chain.layers) == 3
-    ends = one.walked(chain), same.walked(same.chain()), other.walked(other.chain())
+    ends = one.walked(chain), same.walked(same.chain(3)), other.walked(other.chain(3))
     assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2]) and ends[0].shape == (9, 6)
     assert one.layers(1, 11)[0].think[0].out_features == 11
+    assert one.layers(1, more_features=2)[0].think[0].in_features == 3 * (1 + 2) + 3 * 2
 
 
 @pytest.mark.parametrize("name", ["strings", "half_digits"])
