@@ -368,6 +368,17 @@ def test_training_from_the_button_ends_above_95_and_says_so(open_page):
     wait_until(page, "before => document.getElementById('npt-curve').ariaLabel === before", quiet)
 
 
+@pytest.mark.built
+def test_the_figure_shows_what_the_status_says_though_no_frame_is_drawn(open_page):
+    page = open_page()
+    page.evaluate("window.requestAnimationFrame = () => 1")  # a machine that is too busy to draw
+    page.click("#npt-train")
+    said = status_says(page, "passes: [0-9.]+ % right")
+    assert f" {percent_right(page)} % right" in said
+    accuracies = page.get_attribute("#npt-curve", "aria-label")
+    assert f"{percent_right(page)} % after pass 5" in accuracies
+
+
 # Counts what the page asks the browser to call later.
 COUNT_CALLS = """() => {
   window.callsAskedFor = 0;

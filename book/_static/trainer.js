@@ -857,7 +857,9 @@ const NoPropTrainer = (() => {
 
   const BUTTON = { untrained: "Train", training: "Stop", stopped: "Go on", trained: "Go on" };
 
+  // What the status says, the figure shows at the same moment: under load, a frame may be long in coming.
   function showStatus(page) {
+    showTraining(page);
     const layers = counted(page.model.numSteps, "layer", "layers");
     const right = page.accuracies.length > 0 ? `${percent(page.accuracies.at(-1))} right` : "not yet tested";
     const steps = counted(page.model.layers[0].adam.steps, "step", "steps");
