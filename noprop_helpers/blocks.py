@@ -217,42 +217,40 @@ class TimedConvBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """A modern layer, beyond the paper: a small residual network for the image, one hidden layer for image and state.
+    """A modern layer, beyond the paper: a small residual network for maps of a colour image, and a linear view of the state.
 
-    images [B, C, H, W], z [B, D] -> class scores [B, K]. Convolutions, BatchNorm and ReLU with two residual pairs, the
-    shape of the ResNet-9 of the DAWNBench competition (Page, 2018). Sides of at least 8 pixels.
+    maps [B, C, H, W], as of ``features.WhitenedPatches``, z [B, D] -> class scores [B, K]. Three stages of a convolution, a
+    halving and one residual convolution, of ``width``, ``4 * width`` and ``4 * width`` channels, much as in airbench (Jordan,
+    2024); sides of at least 4. The scores of image and state are added, as log-probabilities of independent evidence are:
+    given the class, the noise of the state knows nothing of the image.
 
-    Raises ValueError on smaller images and on other shapes.
+    Raises ValueError on smaller maps and on other shapes.
 
-    >>> ResidualBlock((3, 8, 8), width=4)(torch.rand(2, 3, 8, 8), torch.randn(2, 10)).shape
+    >>> ResidualBlock((24, 7, 7), width=4)(torch.rand(2, 24, 7, 7), torch.randn(2, 10)).shape
     torch.Size([2, 10])
     """
 
-    def __init__(self, image_shape=(3, 32, 32), embed_dim: int = 10, num_classes: int = 10, width: int = 64):
+    def __init__(self, map_shape=(24, 31, 31), embed_dim: int = 10, num_classes: int = 10, width: int = 64):
         super().__init__()
-        _shape(image_shape)
+        self.map_shape, self.embed_dim = _shape(map_shape), embed_dim
         _check_sizes({"embed_dim": embed_dim, "num_classes": num_classes, "width": width})
-        if min(image_shape[1:]) < 8:
-            raise ValueError(f"images of shape {tuple(image_shape)} are too small: expected sides of at least 8 pixels")
-        self.image_shape, self.embed_dim = tuple(image_shape), embed_dim
+        if min(self.map_shape[1:]) < 4:
+            raise ValueError(f"maps of shape {self.map_shape} are too small: expected sides of at least 4")
         self.image_path = nn.Sequential(
-            *_conv_norm(image_shape[0], width),
-            *_conv_norm(width, 2 * width), nn.MaxPool2d(2),
-            _Residual(*_conv_norm(2 * width, 2 * width), *_conv_norm(2 * width, 2 * width)),
-            *_conv_norm(2 * width, 4 * width), nn.MaxPool2d(2),
-            *_conv_norm(4 * width, 8 * width), nn.MaxPool2d(2),
-            _Residual(*_conv_norm(8 * width, 8 * width), *_conv_norm(8 * width, 8 * width)),
+            *_stage(self.map_shape[0], width),
+            *_stage(width, 4 * width),
+            *_stage(4 * width, 4 * width),
             nn.AdaptiveMaxPool2d(1), nn.Flatten(),
+            nn.Linear(4 * width, num_classes),
         )  # fmt: skip
-        self.state_path = nn.Sequential(nn.Linear(embed_dim, 256), nn.ReLU())
-        self.fuse = nn.Sequential(nn.Linear(8 * width + 256, 256), nn.ReLU(), nn.Linear(256, num_classes))
+        self.state_path = nn.Linear(embed_dim, num_classes, bias=False)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor, z: Tensor) -> Tensor:
-        """images [B, C, H, W], z [B, D] -> class scores [B, K]. Raises ValueError on other shapes."""
-        _check_images(self.image_shape, images)
-        _check_features_and_state(images, z, self.embed_dim)
-        return self.fuse(torch.cat([self.image_path(images), self.state_path(z)], dim=1))
+    def forward(self, maps: Tensor, z: Tensor) -> Tensor:
+        """maps [B, C, H, W], z [B, D] -> class scores [B, K]. Raises ValueError on other shapes."""
+        _check_images(self.map_shape, maps)
+        _check_features_and_state(maps, z, self.embed_dim)
+        return self.image_path(maps) + self.state_path(z)
 
 
 def timestep_embedding(t: Tensor, dim: int = 64, max_period: float = 10_000.0) -> Tensor:
@@ -407,8 +405,11 @@ def _check_type(features: Tensor, weight: Tensor) -> None:
         raise ValueError(f"expected features of the weights' type {weight.dtype}, got {features.dtype}")
 
 
-def _conv_norm(channels: int, width: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+def _stage(channels: int, width: int) -> tuple[nn.Module, ...]:
+    """Half the sides, rounded up: [B, channels, H, W] -> [B, width, H / 2, W / 2]."""
+    first, second = (nn.Conv2d(c, width, 3, padding=1, bias=False) for c in (channels, width))
+    halved = first, nn.MaxPool2d(2, ceil_mode=True), nn.BatchNorm2d(width), nn.GELU()
+    return *halved, _Residual(second, nn.BatchNorm2d(width), nn.GELU())
 
 
 def _convolutions(image_shape) -> nn.Sequential:

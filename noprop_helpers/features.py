@@ -285,6 +285,56 @@ class SignedPatches(nn.Module):
         return (self.pooled(images) + self.pooled(images.flip(3))) / 2 if self.mirrored else self.pooled(images)
 
 
+class WhitenedPatches(nn.Module):
+    """images [B, C, H, W] -> maps [B, 2 d, H - size + 1, W - size + 1], fixed after ``fit``: a first layer nobody has to train.
+
+    d = C * size * size. Each patch in the directions in which patches vary, these scaled alike, and each of both signs, through
+    GELU: max(0, x), but smooth (Page, 2018, whitened so; both signs after airbench, Jordan, 2024).
+
+    >>> WhitenedPatches(channels=3).fit(torch.rand(20, 3, 8, 8))(torch.rand(2, 3, 8, 8)).shape
+    torch.Size([2, 24, 7, 7])
+    """
+
+    def __init__(self, channels: int, patch_size: int = 2):
+        super().__init__()
+        _check_counts({"channels": channels, "patch_size": patch_size})
+        d = channels * patch_size**2
+        self.register_buffer("filters", torch.zeros(2 * d, channels, patch_size, patch_size))
+        self.register_buffer("bias", torch.zeros(2 * d))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [B, C, H, W] -> maps. Raises ValueError on another number of channels, and on images smaller than a patch."""
+        self._check(images)
+        return nn.functional.gelu(nn.functional.conv2d(images, self.filters, self.bias))
+
+    @torch.no_grad()
+    def fit(
+        self, images: Tensor, epsilon: float = 5e-4, generator: torch.Generator | None = None
+    ) -> "WhitenedPatches":
+        """Directions and their scales from the patches of 2,000 random images: [N, C, H, W], training split only. Returns itself.
+
+        ``epsilon``, a share of the mean variance, keeps directions of little variance small. Raises ValueError where there is
+        no image, one is not finite, or all their patches are alike.
+        """
+        self._check(images)
+        chosen = torch.randperm(len(images), generator=generator, device=images.device)[:2_000]
+        patches = nn.functional.unfold(images[chosen], self.filters.shape[-1]).mT.flatten(0, 1)  # [N * L, d]
+        _check_samples(patches)
+        variances, directions = torch.linalg.eigh(torch.cov(patches.T, correction=0))
+        if not variances.mean() > 1e-12:
+            raise ValueError("all patches of these images are alike: there is nothing to whiten")
+        whitening = directions * (variances.clamp(min=0) + epsilon * variances.mean()).rsqrt()  # [d, d]
+        both_signs = torch.cat([whitening, -whitening], 1)  # [d, 2 d]
+        self.filters = both_signs.T.reshape(self.filters.shape).contiguous(memory_format=torch.channels_last)
+        self.bias = -patches.mean(0) @ both_signs
+        return self
+
+    def _check(self, images: Tensor) -> None:
+        size, channels = self.filters.shape[-1], self.filters.shape[1]
+        if images.ndim != 4 or images.shape[1] != channels or min(images.shape[2:]) < size:
+            raise ValueError(f"expected images [B, {channels}, H, W], H and W at least {size}, got {list(images.shape)}")
+
+
 @torch.no_grad()
 def encode(encoder, images: Tensor, batch_size: int = 128, progress=None) -> Tensor:
     """Features of a frozen encoder, computed once: images [N, ...] -> [N, F]. ``progress`` may wrap the list of chunks.

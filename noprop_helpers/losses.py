@@ -91,6 +91,7 @@ def fm_loss(v_hat: Tensor, velocity: Tensor) -> Tensor:
 def readout_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy -log softmax(logits)[y] in nats: logits [..., B, K], labels [B] -> [..., B] (paper, eq. 14).
 
+    In 32 bits at least: of class scores in bfloat16, as autocast leaves them on a CPU, small losses would be rounded away.
     Raises ValueError on shapes that do not fit and, on a CPU, labels that are no class.
 
     >>> readout_loss(torch.zeros(1, 4), labels=torch.tensor([2]))  # four classes, no idea: log 4
@@ -99,7 +100,8 @@ def readout_loss(logits: Tensor, labels: Tensor) -> Tensor:
     _check_labels(logits, labels)
     index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
     try:
-        return -logits.log_softmax(-1).gather(-1, index).squeeze(-1)
+        precision = torch.promote_types(logits.dtype, torch.float32)
+        return -logits.log_softmax(-1, dtype=precision).gather(-1, index).squeeze(-1)
     except RuntimeError:  # PyTorch looks at every label in any case
         _check_classes(logits, labels)
         raise

@@ -20,7 +20,7 @@ from .blocks import (
     ConvBlock, ConvEncoder, DenoisingMLP, LinearDenoiser, LinearReadout, RadialReadout, ResidualBlock, Standardize, TimedConvBlock,
 )  # fmt: skip
 from .embeddings import gaussian, orthogonal, prototypes
-from .features import PatchFeatures, SignedPatches
+from .features import PatchFeatures, SignedPatches, WhitenedPatches
 from .noprop import NoPropCT, NoPropDT, NoPropFM, Propagated
 from .schedules import LearnedGamma, alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas
 from .settings import Settings
@@ -214,19 +214,20 @@ class Residual:
         _check_at_least(1, self, "num_steps", "width")
 
     def build(self, shape: Shape) -> NoPropDT:
-        _check_side(8, shape)
-        sizes = shape.num_classes, shape.num_classes, self.width
-        layers = [ResidualBlock(shape.image, *sizes) for _ in range(self.num_steps)]
-        W, alpha_bar = torch.eye(shape.num_classes), cosine_alpha_bar(self.num_steps)
-        return NoPropDT(_unfitted(shape), layers, W, alpha_bar, inference="answer")
+        _check_side(5, shape)
+        K, (channels, height, width) = shape.num_classes, shape.image
+        encoder = WhitenedPatches(channels)
+        maps = len(encoder.bias), height - 1, width - 1
+        layers = [ResidualBlock(maps, K, K, self.width) for _ in range(self.num_steps)]
+        return NoPropDT(encoder, layers, torch.eye(K), cosine_alpha_bar(self.num_steps), inference="answer")
 
     def prepare(self, model: NoPropDT, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
-        """Mean and deviation of the pixels."""
-        model.encoder = Standardize.fit(images, (0, 2, 3))
+        """Whitening of the smallest patches."""
+        model.encoder.fit(images, generator=generator)
 
     def settings(self, shape: Shape) -> Settings:
         return Settings(
-            epochs=24, batch_size=512, learning_rate=4e-3, one_cycle=True, optimizer="adamw", weight_decay=0.05,
+            epochs=24, batch_size=500, learning_rate=1e-2, one_cycle=True, optimizer="adamw", weight_decay=0.05,
             order="layer", precision="auto", augment=True,
         )  # fmt: skip
 

@@ -195,40 +195,38 @@ def test_an_image_sized_state_goes_through_the_same_layers_as_the_image(kind):
 
 
 def test_residual_block_written_out():
-    """A ResNet-9's convolutions: two residual pairs, three halvings, the largest value over what is left of the image."""
-    block = ResidualBlock((3, 17, 28), 5, 7, width=4).eval()
+    """Three stages: a convolution, a halving that leaves no row out, one residual convolution; scores of both are added."""
+    block = ResidualBlock((6, 17, 28), 5, 7, width=4).eval()
     for norm in (m for m in block.modules() if isinstance(m, nn.BatchNorm2d)):
         nn.init.normal_(norm.running_mean)
         nn.init.uniform_(norm.running_var, 0.5, 2)
-    convolutions = [m for m in block.image_path.modules() if isinstance(m, nn.Conv2d)]
-    norms = iter(m for m in block.image_path.modules() if isinstance(m, nn.BatchNorm2d))
-    assert [m.out_channels for m in convolutions] == [4, 8, 8, 8, 16, 32, 32, 32]
+    convolutions = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
+    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [m.out_channels for m in convolutions] == [4, 4, 16, 16, 16, 16]
     assert all(m.bias is None for m in convolutions)  # BatchNorm takes it off again
-    steps = iter(convolutions)
-
-    def step(x):
-        return torch.relu(next(norms)(next(steps)(x)))
-
-    images, z = torch.rand(4, 3, 17, 28), torch.randn(4, 5)
-    x = torch.max_pool2d(step(step(images)), 2)
-    x = x + step(step(x))
-    x = torch.max_pool2d(step(x), 2)
-    x = torch.max_pool2d(step(x), 2)
-    x = (x + step(step(x))).amax((2, 3))
-    first, second = (m for m in block.fuse if isinstance(m, nn.Linear))
-    expected = second(torch.relu(first(torch.cat([x, torch.relu(block.state_path[0](z))], 1))))
-    torch.testing.assert_close(block(images, z), expected)
+    maps, z = torch.rand(4, 6, 17, 28), torch.randn(4, 5)
+    x = maps
+    for stage in range(3):
+        first, second = convolutions[2 * stage : 2 * stage + 2]
+        before, after = norms[2 * stage : 2 * stage + 2]
+        x = nn.functional.gelu(before(torch.max_pool2d(first(x), 2, ceil_mode=True)))
+        x = x + nn.functional.gelu(after(second(x)))
+    assert x.shape == (4, 16, 3, 4)
+    linear = block.image_path[-1]
+    expected = linear(x.amax((2, 3))) + z @ block.state_path.weight.T
+    torch.testing.assert_close(block(maps, z), expected)
 
 
 def test_sizes_where_nobody_says():
     block = ResidualBlock()
-    assert block.image_path[0].out_channels == 64 and block.image_shape == (3, 32, 32)
-    for other in (block, TimedConvBlock(), ConvBlock()):
+    assert block.image_path[0].out_channels == 64 and block.map_shape == (24, 31, 31)
+    assert block.embed_dim == 10 and block.image_path[-1].out_features == 10
+    for other in (TimedConvBlock(), ConvBlock()):
         assert other.embed_dim == 10 and other.fuse[-1].out_features == 10
     assert RadialReadout(3, 3).sigma == 1.0
 
 
-@pytest.mark.parametrize("kind, side", [(ConvBlock, 4), (TimedConvBlock, 4), (ResidualBlock, 8)])
+@pytest.mark.parametrize("kind, side", [(ConvBlock, 4), (TimedConvBlock, 4), (ResidualBlock, 4)])
 def test_the_smallest_images_that_a_block_takes(kind, side):
     time = (torch.rand(2),) if kind is TimedConvBlock else ()
     for shape in ((1, side, side + 3), (1, side + 3, side)):
@@ -253,16 +251,6 @@ def test_time_joins_the_state_in_its_own_type_and_place():
     with torch.device("meta"):  # whatever the device where tensors are made that do not say
         torch.testing.assert_close(timestep_embedding(t, 2), expected)
     torch.testing.assert_close(expected, torch.tensor([[math.cos(250.0), math.sin(250.0)]]))
-
-
-def test_residual_block_uses_image_and_state():
-    block = ResidualBlock((3, 9, 12), 5, 7, width=8).eval()
-    images, z = torch.rand(4, 3, 9, 12), torch.randn(4, 5)
-    scores = block(images, z)
-    assert scores.shape == (4, 7)
-    assert not torch.allclose(scores, block(images, z.flip(0))) and not torch.allclose(scores, block(images.flip(0), z))
-    with pytest.raises(ValueError, match="at least 8 pixels"):
-        ResidualBlock((3, 7, 8))
 
 
 def test_timestep_embedding_by_hand():

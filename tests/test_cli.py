@@ -362,7 +362,7 @@ def test_images_that_are_too_small_are_one_clear_line(refused, shell):
                         ["--variant", "fm", "--embedding", "prototype"], ["--variant", "backprop"]):  # fmt: skip
             complaint = refused("train", "--dataset", f"folder:{folder}", "--epochs", "1", *options)
             assert "are too small for this recipe: it needs sides of 4 pixels" in complaint
-    assert "it needs sides of 8 pixels" in refused("train", "--dataset", "folder:flat", "--preset", "residual")
+    assert "it needs sides of 5 pixels" in refused("train", "--dataset", "folder:flat", "--preset", "residual")
     assert shell("train", "--dataset", "folder:tiny", "--preset", "local", "--epochs", "1", "--set", "num_centres=5") == 0
     write_images("single", (2, 2))
     assert "patches of 3 x 3 pixels do not fit into images [1, 2, 2]" in refused(

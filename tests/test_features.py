@@ -1,11 +1,13 @@
 import pytest
 import torch
 from conftest import generator
+from torch import nn
 
 from noprop_helpers import features as module
 from noprop_helpers.features import (
     PatchFeatures,
     SignedPatches,
+    WhitenedPatches,
     encode,
     extract_patches,
     kmeans,
@@ -356,3 +358,41 @@ def test_errors():
     for wrong in (torch.rand(2, 3, 8, 8), torch.rand(1, 8, 8)):
         with pytest.raises(ValueError, match=r"\[B, 1, H, W\], as fitted, got"):
             signed(torch.rand(9, 1, 8, 8))(wrong)
+
+
+# --- Whitened patches ---
+
+
+def test_whitened_patches_are_white_and_come_with_both_signs():
+    images = torch.rand(300, 3, 9, 7, generator=generator()).cumsum(3)  # neighbours are alike
+    encoder = WhitenedPatches(3).fit(images, epsilon=0.0, generator=generator(1))
+    plain = nn.functional.conv2d(images, encoder.filters, encoder.bias)  # [N, 24, 8, 6]
+    torch.testing.assert_close(plain[:, :12], -plain[:, 12:], atol=1e-4, rtol=1e-4)
+    patches = plain[:, :12].transpose(0, 1).flatten(1)  # [12, N * L]
+    torch.testing.assert_close(torch.cov(patches, correction=0), torch.eye(12), atol=2e-3, rtol=0)
+    torch.testing.assert_close(patches.mean(1), torch.zeros(12), atol=2e-3, rtol=0)
+    torch.testing.assert_close(encoder(images), nn.functional.gelu(plain))
+
+
+def test_whitening_is_of_two_thousand_images_of_the_generators_choice():
+    images = torch.rand(2_005, 1, 4, 5)
+    one, same, other = (WhitenedPatches(1).fit(images, generator=generator(seed)).filters for seed in (0, 0, 1))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    chosen = torch.randperm(2_005, generator=generator())[:2_000]
+    torch.testing.assert_close(WhitenedPatches(1).fit(images[chosen.sort().values]).filters.abs(), one.abs(), atol=1e-2, rtol=1e-2)
+
+
+def test_epsilon_is_a_share_of_the_mean_variance():
+    """Twice as bright images give half the filters; where patches hardly vary, epsilon keeps the filters small."""
+    images = torch.rand(200, 2, 4, 5, generator=generator())
+    dim, bright = (WhitenedPatches(2).fit(scale * images, epsilon=0.1) for scale in (1, 2))
+    torch.testing.assert_close(bright.filters.abs(), dim.filters.abs() / 2, atol=1e-3, rtol=1e-3)
+    flat = torch.cat([images[:, :1], images[:, :1]], 1)  # half of the directions do not vary at all
+    variances = [WhitenedPatches(2).fit(flat, epsilon=e).filters.flatten(1).norm(dim=1).max().item() ** 2 for e in (0.1, 0.2)]
+    assert variances[0] == pytest.approx(2 * variances[1], rel=1e-2)
+
+
+def test_patches_of_other_sizes_lie_in_memory_as_convolutions_like_them():
+    encoder = WhitenedPatches(2, patch_size=3).fit(torch.rand(20, 2, 6, 5))
+    assert encoder(torch.rand(4, 2, 6, 5)).shape == (4, 36, 4, 3)
+    assert encoder.filters.is_contiguous(memory_format=torch.channels_last)

@@ -37,6 +37,14 @@ def test_dt_loss_is_equation_8():
     torch.testing.assert_close(dt_loss(u_hat[2], u, float(weights[2]), num_steps, eta), stacked[2])
 
 
+def test_small_losses_of_coarse_scores_are_not_rounded_away():
+    scores = torch.tensor([[8.0, 0.0, 1.0]], dtype=torch.bfloat16)
+    loss = readout_loss(scores, torch.tensor([0]))
+    assert loss.dtype == torch.float32 and readout_loss(scores.double(), torch.tensor([0])).dtype == torch.float64
+    torch.testing.assert_close(loss, readout_loss(scores.float(), torch.tensor([0])), rtol=0, atol=0)
+    assert 1e-3 < loss.item() < 2e-3  # log(1 + e^-7 + e^-8), of which bfloat16 can say 8 bits
+
+
 def test_readout_loss_is_cross_entropy():
     """Eq. (3.2)."""
     logits, labels = torch.randn(3, 6, 5), torch.randint(5, (6,))

@@ -409,7 +409,7 @@ def test_data_that_no_recipe_can_use_are_refused(digits):
         if recipe in ("local", "closed_form"):  # take any image that a patch fits into
             assert run(small_run(tiny, recipe), tiny).losses.isfinite().all()
             continue
-        sides = 8 if recipe == "residual" else 4
+        sides = 5 if recipe == "residual" else 4
         with pytest.raises(NoPropError, match=rf"images \[1, 3, 8\] are too small for this recipe: it needs sides of {sides}"):
             run(small_run(tiny, recipe), tiny)
     with pytest.raises(NoPropError, match="one grey pixel, less its own mean, is nothing: patch_size must be at least 2"):
@@ -422,7 +422,7 @@ def test_data_that_no_recipe_can_use_are_refused(digits):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_smallest_images_that_a_recipe_takes(recipe, digits):
-    side = {"local": 3, "closed_form": 3, "residual": 8}.get(recipe, 4)
+    side = {"local": 3, "closed_form": 3, "residual": 5}.get(recipe, 4)
     small = some_of(digits, 40, 5)._replace(
         train_images=digits.train_images[:40, :, :side, :side], test_images=digits.test_images[:5, :, :side, :side]
     )

@@ -17,11 +17,12 @@ from ..data import Dataset, dataset_checksum, load_dataset
 from ..passes import Progress, silent
 from ..recipes import Local
 from ..runs import Run, as_data, build, num_parameters, plan, run, shape_of
-from ..training import Settings
+from ..training import Keeper, Settings
 from . import half_digits, records, strings, sudoku_pictures, walks
 from .audit import audit_steps, run_audit, run_published_loop
 from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
+from .residual_blocks import run_blocks
 from .structured_study import HELD_OUT, Plan, run_sudoku, run_sudoku_rates, run_sudoku_rivals, run_sudoku_sizes, split
 
 CHECKPOINT_EVERY = 60.0  # seconds; ten blocks with their optimizer states fill 240 MB, too much to write after every epoch
@@ -87,7 +88,7 @@ class Study(NamedTuple):
 
 
 def planned(experiment: Experiment, dataset: Dataset, seed: int, recording: Recording) -> Run:
-    """The run of one seed of an experiment of the study "run"."""
+    """The run of one seed of an experiment that has a recipe."""
     changes = experiment.changes | {"seed": str(seed)}
     changes |= {"precision": recording.precision} if recording.precision else {}
     how = {"inference_runs": experiment.inference_runs, "steps": experiment.steps, "each_layer": experiment.each_layer}
@@ -102,6 +103,11 @@ def _run(experiment: Experiment, dataset: Dataset, seed: int, recording: Recordi
         resume=checkpoint.exists(), checkpoint_every=CHECKPOINT_EVERY, progress=recording.progress,
     )  # fmt: skip
     return trained.results, trained.predictions
+
+
+def _blocks(experiment: Experiment, dataset: Dataset, seed: int, recording: Recording, checkpoint: Path):
+    keeper = Keeper(checkpoint, resume=checkpoint.exists(), every=CHECKPOINT_EVERY)
+    return run_blocks(planned(experiment, dataset, seed, recording), dataset, recording.device, keeper, recording.progress)
 
 
 def _describe_run(experiment: Experiment, dataset: Dataset, recording: Recording) -> dict:
@@ -169,6 +175,7 @@ def _common(settings: Settings) -> dict:
 
 STUDIES = {
     "run": Study(_run, _describe_run),
+    "blocks": Study(_blocks, _describe_run),
     "audit": Study(_alone(run_audit), _describe_audit),
     "published_loop": Study(_alone(run_published_loop), lambda *_: {"settings": _common(Settings(epochs=2))}),
     "layers": Study(_alone(run_layers), _describe_layers),
@@ -250,7 +257,7 @@ def _remove_checkpoints(target: Path, experiment: Experiment) -> None:
 
 def _settled(name: str, experiment: Experiment, dataset: Dataset, recording: Recording) -> Recording:
     """With the precision that the experiment comes to on this device: the command says it, and so repeats it elsewhere."""
-    if experiment.study == "run":
+    if experiment.recipe:
         precision = planned(experiment, dataset, experiment.seeds[0], recording).settings.precision
         return recording._replace(precision=precision)
     if recording.precision not in (None, "float32"):
