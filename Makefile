@@ -9,7 +9,7 @@ export OMP_NUM_THREADS := 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help setup book book-as-stored test test-fast test-parts test-pages coverage serve lock clean
+.PHONY: help setup book book-as-stored test test-fast test-package test-parts test-pages coverage serve lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ test: $(STAMP) ## build the book, and run all tests: package, notebooks, pages i
 # Package and notebooks do not wait for the book.
 test-parts: $(STAMP)
 	$(BIN)/python $(PYTEST) -m "not built" --nbval --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg
+
+# On other Pythons than the one whose outputs are stored.
+test-package: $(STAMP)
+	$(BIN)/python $(PYTEST) -m "not built" tests
 
 # Much of the time a browser waits: a third one uses it.
 test-pages: $(STAMP)

@@ -1,10 +1,11 @@
 """Recording: experiments and benchmarks run over their seeds or rows, and their records written as soon as there is one."""
 
+import contextlib
 import dataclasses
 import io
 import time
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable, Iterator, NamedTuple
 
 import numpy
 import torch
@@ -91,7 +92,7 @@ def planned(experiment: Experiment, dataset: Dataset, seed: int, recording: Reco
     """The run of one seed of an experiment that has a recipe."""
     changes = experiment.changes | {"seed": str(seed)}
     changes |= {"precision": recording.precision} if recording.precision else {}
-    how = {"inference_runs": experiment.inference_runs, "steps": experiment.steps, "each_layer": experiment.each_layer}
+    how = {"inference_runs": experiment.inference_runs, "steps": experiment.steps}
     result = dataclasses.replace(plan(dataset, experiment.recipe, changes), **how)
     return dataclasses.replace(result, settings=result.settings.on(recording.device))
 
@@ -239,14 +240,26 @@ def record(
         done["said"]["labels"] = data.test_labels  # so that the file of predictions speaks for itself
     checkpoints.save(target.with_suffix(".partial"), done)  # also before the first seed: its checkpoint is of this origin
     for seed in experiment.seeds[len(done["runs"]) :]:
-        start = time.perf_counter()
-        outcome = Outcome(*study.run(experiment, data, seed, recording, target.with_suffix(f".{seed}.checkpoint")))
+        start, checkpoint = time.perf_counter(), target.with_suffix(f".{seed}.checkpoint")
+        with _nothing_empty_left(target, done, checkpoint):
+            outcome = Outcome(*study.run(experiment, data, seed, recording, checkpoint))
         run = {"seed": seed, "seconds": time.perf_counter() - start, "results": _plain(outcome.results)}
         done["runs"].append(run | ({"shown": _plain(outcome.shown)} if outcome.shown else {}))
         done["said"] |= {f"{seed}/{key}": classes for key, classes in outcome.said.items()}
         checkpoints.save(target.with_suffix(".partial"), done)
         _remove_checkpoints(target, experiment)
     return _write(target, done, recording)
+
+
+@contextlib.contextmanager
+def _nothing_empty_left(target: Path, done: dict, checkpoint: Path) -> Iterator[None]:
+    """After a seed that failed: a file that holds neither seeds nor a part of one is no file to leave behind."""
+    try:
+        yield
+    except Exception:
+        if not done["runs"] and not checkpoint.exists():
+            target.with_suffix(".partial").unlink(missing_ok=True)
+        raise
 
 
 def _remove_checkpoints(target: Path, experiment: Experiment) -> None:

@@ -49,6 +49,15 @@ def denoised(scores: Tensor) -> Tensor:
     return scores.softmax(-1).flatten(-2)
 
 
+def log_probabilities(u_hat: Tensor, y: Tensor) -> Tensor:
+    """Of every coordinate of a label, as a guess says: u_hat [B, M * K], y [B, M] -> nats [B, M].
+
+    What float32 rounds to 0 counts as its smallest normal number: 87 nats.
+    """
+    said = u_hat.unflatten(1, (y.shape[1], -1)).gather(2, y.unsqueeze(2)).squeeze(2)
+    return said.clamp(torch.finfo(said.dtype).tiny, 1.0).log()
+
+
 def answers(z: Tensor, num_symbols: int) -> Tensor:
     """The likeliest symbol of every coordinate: a state or u_hat [B, M * K] -> [B, M]."""
     return z.unflatten(1, (-1, num_symbols)).argmax(2)

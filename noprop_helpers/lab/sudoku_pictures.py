@@ -190,22 +190,14 @@ class Source(NamedTuple):
 # --- Measuring --------------------------------------------------------------------------------------------------------
 
 
-def log_likelihood(board: Board, problems: Problems, u_hat: Tensor) -> float:
-    """Mean log-probability of what stands in an open cell, in nats, by a guess [N, M * K].
-
-    A probability that float32 rounds to 0 counts as its smallest normal number, 87 nats.
-    """
-    p = u_hat.unflatten(1, (-1, board.size)).gather(2, problems.y.unsqueeze(2)).squeeze(2)[problems.open]
-    return p.clamp(torch.finfo(p.dtype).tiny, 1.0).double().log().mean().item()
-
-
 def measured(judge: Judge, u_hat: Tensor, name: str | None = None) -> dict:
     """Of guesses [N, M * K], which the end of a walk is, too: what a judge counts; ``read``, the share of puzzles whose given
     cells are all read right; ``log_likelihood``, in nats per open cell."""
     _, y, is_open = judge.problems
+    log_likelihood = structured.log_probabilities(u_hat, y)[is_open].double().mean().item()
     read = ((structured.answers(u_hat, judge.board.size) == y) | is_open).all(1).double().mean().item()
     found = judge.of_state(u_hat, name)
-    return found | {"read": read, "log_likelihood": log_likelihood(judge.board, judge.problems, u_hat)}
+    return found | {"read": read, "log_likelihood": log_likelihood}
 
 
 def of_the_chain(bench: Bench, chain: Chain, way: str) -> dict:

@@ -91,8 +91,7 @@ def compared(bench: Bench, chain: Chain, by: str, progress: Progress) -> dict:
 
 def log_probability(u_hat: Tensor, y: Tensor) -> Tensor:
     """Of a label, if each coordinate is drawn by itself as a guess says: u_hat [B, M * K], y [B, M] -> nats [B]."""
-    said = u_hat.unflatten(1, (y.shape[1], -1)).gather(2, y.unsqueeze(2)).squeeze(2)
-    return said.clamp_min(torch.finfo(said.dtype).tiny).log().sum(1)  # what float32 rounds to 0 has a logarithm, too
+    return structured.log_probabilities(u_hat, y).sum(1)
 
 
 @torch.no_grad()

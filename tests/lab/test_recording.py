@@ -31,9 +31,8 @@ def small(monkeypatch, data):
     """Experiments of a second, on a few digits under whatever name is asked for; and code of one commit."""
     monkeypatch.setattr(recording, "load_dataset", lambda name, root=None: data._replace(name=name))
     monkeypatch.setattr(records, "git_commit", lambda: "0123456789ab")
-    more = {"inference_runs": 2, "each_layer": True}
     add = monkeypatch.setitem
-    add(EXPERIMENTS, "small", Experiment("a test", "digits", (0, 1, 2), recipe="local", changes=CHANGES, **more))
+    add(EXPERIMENTS, "small", Experiment("a test", "digits", (0, 1, 2), recipe="local", changes=CHANGES, inference_runs=2))
     paper = {"epochs": "2", "num_steps": "2", "eta": "0.3", "batch_size": "50"}
     add(EXPERIMENTS, "blocks", Experiment("a test", "digits", (0,), recipe="paper-dt", changes=paper))
     flow = {"epochs": "1", "num_steps": "3"}
@@ -147,7 +146,6 @@ def test_the_summary_is_mean_error_and_interval(tmp_path):
     assert (told["mean"] - told["interval"], told["mean"] + told["interval"]) == pytest.approx((low, high))
     assert told["interval"] == pytest.approx(4.3027 * told["standard_error"], rel=1e-4)  # t with two degrees of freedom
     assert value["summary"]["seconds"]["mean"] == pytest.approx(sum(run["seconds"] for run in value["runs"]) / 3)
-    assert len(value["summary"]["layer_alone_accuracy"]) == 2
 
 
 # --- Predictions ---
@@ -166,12 +164,10 @@ def test_predictions_give_the_accuracies_of_the_record(name, tmp_path, data):
         assert sum(walks) / len(walks) == pytest.approx(results["test_accuracy"])
         for key, accuracy in right.items():
             told = results.get(key)
-            if key.startswith("layer_"):
-                told = results["layer_alone_accuracy"][int(key.removeprefix("layer_")) - 1]
             if key.startswith("steps_"):
                 told = results["test_accuracy_by_steps"][key.removeprefix("steps_")]
             assert told == pytest.approx(accuracy), key
-        assert len(right) == (4 if name == "small" else 2)
+        assert len(right) == 2
     assert {key.split("/")[0] for key in said} == {"labels"} | {str(run["seed"]) for run in value["runs"]}
     assert (said["labels"] == labels).all()
     of_seeds = records.right(name, tmp_path)  # read back as who was right about what
@@ -279,6 +275,22 @@ def test_an_interrupted_record_goes_on_where_it_stopped(monkeypatch, tmp_path):
     assert calls == [2] and [run["results"]["test_accuracy"] for run in value["runs"]] == [0.0, 0.1, 0.2]
     assert names_in(tmp_path) == ["tiny.json", "tiny.npz"]
     assert set(numpy.load(tmp_path / "tiny.npz")) == {"labels", "0/walk", "1/walk", "2/walk"}  # the earlier seeds' too
+
+
+@pytest.mark.parametrize("seeds_done", [0, 1])
+def test_a_recording_that_fails_leaves_what_it_finished_and_no_empty_file(seeds_done, monkeypatch, tmp_path):
+    tiny(monkeypatch)
+    works = STUDIES["tiny"].run
+
+    def fails(experiment, dataset, seed, recording, checkpoint):
+        if seed == seeds_done:
+            raise NoPropError("these images are too small")
+        return works(experiment, dataset, seed, recording, checkpoint)
+
+    monkeypatch.setitem(STUDIES, "tiny", STUDIES["tiny"]._replace(run=fails))
+    with pytest.raises(NoPropError, match="too small"):
+        record("tiny", Recording(tmp_path))
+    assert names_in(tmp_path) == ["tiny.partial"] * seeds_done
 
 
 def test_a_record_whose_end_failed_is_written_from_what_is_kept(monkeypatch, tmp_path):

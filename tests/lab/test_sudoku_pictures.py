@@ -24,7 +24,6 @@ from noprop_helpers.lab.sudoku_pictures import (
     Source,
     grids_apart,
     grids_to_try,
-    log_likelihood,
     measured,
     pictures_of,
     pictures_to,
@@ -169,7 +168,7 @@ def test_what_is_measured_is_counted_as_it_says():
     assert found["read"] == found["valid"] == 7 / 8 and found["cells"] == 1
     assert found["log_likelihood"] == pytest.approx(math.log(0.75 + 0.25 / 6))  # of open cells alone
     certain = structured.embedded((plain.y + 1) % 6, 6)
-    assert -88 < log_likelihood(BOARD, plain, certain) < -87  # wrong for sure, and yet a number
+    assert -88 < measured(Judge(BOARD, plain), certain)["log_likelihood"] < -87  # wrong for sure, and yet a number
 
 
 def test_every_way_fills_every_field():
