@@ -52,6 +52,8 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         with _temporary(target) as (handle, temporary):
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # where the power fails, the new name must not be on the disk before the content
             os.chmod(temporary, mode)
             os.replace(temporary, target)
     except OSError as error:

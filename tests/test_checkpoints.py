@@ -171,6 +171,21 @@ def test_what_a_kill_leaves_is_hidden_beside_the_file_and_has_its_name(tmp_path,
     assert temporary.startswith(str(tmp_path / ".a.pt.")) and target == str(tmp_path / "a.pt")
 
 
+def test_the_content_is_on_the_disk_before_it_has_the_name(tmp_path, monkeypatch):
+    """Else a machine that loses power in between has a new file of zeros, and no old one."""
+    path, done = tmp_path / "a.bin", []
+    sync, replace = os.fsync, os.replace
+
+    def synced(handle):
+        done.append(("on the disk", os.fstat(handle).st_size))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("named"), replace(*names)))
+    write_bytes(path, b"123")
+    assert done == [("on the disk", 3), "named"] and path.read_bytes() == b"123"
+
+
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), KeyboardInterrupt()])
 def test_a_write_that_fails_at_its_end_leaves_nothing_beside(tmp_path, monkeypatch, error):
     """Neither the system's refusal nor Ctrl-C: the old file is there, and no half of a new one."""
