@@ -59,6 +59,12 @@ def _paper(dataset: str, variant: str, embedding: str, short: bool = False) -> E
     return Experiment(text, dataset, seeds, "run", f"paper-{variant}", changes, walks, steps)
 
 
+def _digits(variant: str) -> Experiment:
+    """The paper's method to its end on small data: rivals in every comparison, so none of them may be weak."""
+    text = f"the paper's settings on the bundled digits: {variant}, one_hot, all epochs"
+    return _paper("digits", variant, "one_hot")._replace(description=text)
+
+
 def _sudoku(study: str, text: str, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> Experiment:
     return Experiment(f"6 x 6 Sudoku, half of the cells given: {text}", "", seeds, study=study)
 
@@ -120,6 +126,7 @@ EXPERIMENTS = {
         "the hidden lower half of a digit, black or white pixel by pixel: a chain and single layers of all kinds",
         "mnist", (0, 1, 2, 3, 4), study="half_digits",
     ),
+    **{f"digits_{v}_one_hot": _digits(v) for v in ("dt", "ct", "fm", "backprop")},
     **{f"mnist_{v}_{e}_short": _paper("mnist", v, e, short=True) for v, e in _cells()},
     # One block alone, for as many updates as the ten of mnist_dt_one_hot_short together.
     "mnist_single_one_hot_short": Experiment(

@@ -79,7 +79,7 @@ def test_steps_come_in_the_order_of_their_worth():
     ]  # fmt: skip
     assert JOBS[:3] == ["environment", "tests", "bench_gpu"] and len(set(JOBS)) == len(JOBS)
     assert JOBS[3:7] == [f"mnist_{v}_one_hot" for v in ("dt", "backprop", "ct", "fm")]
-    assert JOBS[7:10] == ["cifar10_dt_one_hot", "cifar10_backprop_one_hot", "cifar10_best"]
+    assert JOBS[7:11] == ["cifar10_dt_one_hot", "cifar10_backprop_one_hot", "cifar10_best", "cifar10_best_one_longer"]
     assert set(JOBS[3:]) <= EXPERIMENTS.keys() and not any("adjoint" in job or "short" in job for job in JOBS)
     assert [step.name for step in steps(False, ["mnist", "check"])] == ["check", "mnist"]
     with pytest.raises(NoPropError, match="there is no step 'all'; choose of check, bench, mnist, cifar10, rest"):

@@ -390,6 +390,24 @@ def test_a_seed_killed_while_it_was_measured_gives_the_same_numbers(monkeypatch,
         assert measured(loaded.model, loaded.run, recording.load_dataset("digits"))[0][key] == told
 
 
+def test_large_blocks_are_recorded_beside_their_opponents_and_go_on_where_they_were_killed(monkeypatch, tmp_path):
+    monkeypatch.setattr(recording, "CHECKPOINT_EVERY", 0)
+    small = {"num_steps": "2", "width": "2", "epochs": "2", "batch_size": "50"}
+    monkeypatch.setitem(EXPERIMENTS, "large", Experiment("a test", "digits", (0,), "blocks", "residual", small))
+    (tmp_path / "cut").mkdir()
+    straight = record("large", Recording(tmp_path))
+    stopped_in(2, 0, monkeypatch, tmp_path / "cut", "large")
+    assert names_in(tmp_path / "cut") == ["large.0.checkpoint", "large.partial"]
+    again = record("large", Recording(tmp_path / "cut"))
+    assert names_in(tmp_path / "cut") == ["large.json", "large.npz"]
+    for view in ("one_view", "two_views"):
+        assert again["runs"][0]["results"][view] == straight["runs"][0]["results"][view]
+    told = records.right("large", tmp_path)
+    chain = straight["summary"]["one_view"]["chain"]["accuracy"]["mean"]
+    assert told["one_view/chain"].double().mean().item() == pytest.approx(chain) == straight["summary"]["test_accuracy"]["mean"]
+    assert straight["run"]["settings"]["augment"] and straight["run"]["identity"]["num_steps"] == 2
+
+
 def test_the_training_of_a_seed_is_not_continued_by_other_code(monkeypatch, tmp_path):
     """Also where no seed is finished yet."""
     stopped_in(2, 0, monkeypatch, tmp_path)
