@@ -93,7 +93,7 @@ EXPERIMENTS = {
     # twice as long is better than both.
     "cifar10_best": Experiment(
         "beyond the paper: two layer-local residual networks with augmentation on cifar10, beside two that see noise alone",
-        "cifar10", (0,), "blocks", "residual", {"num_steps": "2"},
+        "cifar10", (0,), "blocks", "residual",
     ),
     "cifar10_best_one_longer": Experiment(
         "beyond the paper: one residual network with augmentation on cifar10, which learns as long as two",
