@@ -404,7 +404,8 @@ def _bench_options(command: argparse.ArgumentParser) -> None:
         "--suite", choices=list(benches.SUITES), default="cpu",
         help="cpu (default): the published notebook's loop, time to accuracy; gpu: steps, memory, inference of the "
         "paper's blocks; parallel: two processes against one; ceiling: what this processor does at best; predicted: what the "
-        "paper's training step asks for, counted, and how long an H100 should take",
+        "paper's training step asks for, counted, and how long an H100 should take; peers: an epoch of other people's "
+        "implementations, from clones in the folder NOPROP_PEERS, and of the presets",
     )  # fmt: skip
     command.add_argument("--dataset", default="mnist", help="mnist (default); another one for a try, without a record")
     command.add_argument("--only", metavar="PART", help="one part of the suite alone")

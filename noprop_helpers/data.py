@@ -275,7 +275,7 @@ def _read_idx(path: Path, num_dimensions: int) -> Tensor:
 def _load_cifar(name: str, root: Path, progress: bool) -> Dataset:
     """CIFAR-10 or CIFAR-100 (fine labels) from torchvision's layout."""
     folder = _find_or_fetch(name, root, progress)
-    datasets = _import_torchvision().datasets
+    datasets = import_torchvision().datasets
     cifar = getattr(datasets, _LAYOUTS[name].torchvision_class)
     # Before torchvision unpickles: a foreign pickle can run code, and torchvision does not say which file is damaged.
     for file_name, expected in [*cifar.train_list, *cifar.test_list, (cifar.meta["filename"], cifar.meta["md5"])]:
@@ -291,7 +291,7 @@ def _load_cifar(name: str, root: Path, progress: bool) -> Dataset:
     return Dataset(name, *splits, tuple(train.classes))
 
 
-def _import_torchvision():
+def import_torchvision():
     """The torchvision package, also where its compiled operators do not fit the installed torch."""
     try:
         with needs("torchvision", "to read CIFAR, and to download"):
@@ -401,7 +401,7 @@ def _move_into_place(staged: Path, folder: Path, files) -> None:
 
 def _download(torchvision_class: str, folder: Path, progress: bool) -> None:
     """Let torchvision download, check and unpack a data set into `folder`."""
-    dataset_class = getattr(_import_torchvision().datasets, torchvision_class)
+    dataset_class = getattr(import_torchvision().datasets, torchvision_class)
     timeout_before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)  # torchvision sets none: behind some firewalls it would wait for ever
     try:

@@ -51,7 +51,7 @@ def digits():
 
 @pytest.fixture
 def torchvision_datasets():
-    return data._import_torchvision().datasets
+    return data.import_torchvision().datasets
 
 
 def everything_under(folder):
@@ -670,9 +670,9 @@ def test_progress_bar_on_a_terminal_if_asked_for(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_torchvision_is_imported_beside_any_torch():
     code = """if True:
-        from noprop_helpers.data import _import_torchvision
-        torchvision = _import_torchvision()
-        assert _import_torchvision() is torchvision
+        from noprop_helpers.data import import_torchvision
+        torchvision = import_torchvision()
+        assert import_torchvision() is torchvision
         image, label = torchvision.datasets.FakeData(1, (3, 8, 8))[0]
         import gc; gc.collect()
         from torchvision import transforms
@@ -692,7 +692,7 @@ def test_other_errors_of_torchvision_are_not_hidden(monkeypatch):
     real_import = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", broken_import)
     with pytest.raises(RuntimeError, match="something else"):
-        data._import_torchvision()
+        data.import_torchvision()
 
 
 # --- the real data sets, where they are on disk ---------------------------------------------------------------------

@@ -43,7 +43,7 @@ def seeded(seed=0):
 
 def installed(name):
     """A package that the book does without, or a skip that says so."""
-    data._import_torchvision()  # torchmetrics asks for it
+    data.import_torchvision()  # torchmetrics asks for it
     return pytest.importorskip(name, reason=f"{name} is not installed: with `pip install {name}` it is asked, too")
 
 

@@ -15,6 +15,7 @@ from .bench_ceiling import CEILING_PARTS
 from .bench_cpu import CPU_PARTS
 from .bench_gpu import Sizes, gpu_parts, paper_medians
 from .bench_parallel import PARALLEL_PARTS
+from .bench_peers import PEER_PARTS
 from .predict import PREDICTED_PARTS
 from .recording import Recording
 
@@ -46,6 +47,7 @@ SUITES = {
     "gpu": gpu_suite(),
     "parallel": Suite("parallel", "cpu", PARALLEL_PARTS),
     "ceiling": Suite("ceiling", "cpu", CEILING_PARTS),
+    "peers": Suite("peers", "cpu", PEER_PARTS),
     # Counted on the CPU, in the precision of the GPU that it is about.
     "predicted": Suite("predicted", "cpu", PREDICTED_PARTS, precision="bfloat16"),
 }

@@ -13,6 +13,7 @@ from noprop_helpers.benchmark import row, table
 from noprop_helpers.checkpoints import CheckpointError
 from noprop_helpers.lab import bench as benches
 from noprop_helpers.lab.bench import SUITES, Suite, run_suite
+from noprop_helpers.lab.bench_peers import PEER_PARTS
 from noprop_helpers.lab.recording import Recording
 
 KEYS = {"part", "name", "value", "unit", "baseline", "ratio", "ratio_min", "ratio_max"}
@@ -198,6 +199,7 @@ def test_the_suites_have_their_parts():
     assert list(SUITES["cpu"].parts) == ["published", "time_to_99", "time_to_993", "time_to_99_local", "memory"]
     assert list(SUITES["parallel"].parts) == ["processes"]
     assert list(SUITES["ceiling"].parts) == ["ceiling"]
+    assert list(SUITES["peers"].parts) == list(PEER_PARTS)
     assert list(SUITES["predicted"].parts) == ["one_block", "all_blocks", "backprop", "backprop_checkpointed"]
     gpu = list(SUITES["gpu"].parts)
     assert gpu[0] == "environment" and gpu[-6:] == [f"time_{v}_{seed}" for seed in (0, 1, 2) for v in ("dt", "backprop")]
