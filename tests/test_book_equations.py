@@ -147,6 +147,7 @@ def test_the_path_with_fixed_noise_solves_the_flow():
     torch.testing.assert_close(sample_euler(lambda t, z: t * z, z, 2), (z - 0.5 * z) - 0.25 * (z - 0.5 * z))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_quiet_drift_needs_its_noise():
     """Eq. (9.8): Euler-Maruyama with this drift and noise of rate gamma' sigma^2 follows the schedule; without the noise

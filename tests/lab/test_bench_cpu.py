@@ -52,6 +52,7 @@ def test_shares_of_the_products_speed_count_the_right_operations(published, smal
     assert operations(model, len(small.train_labels), with_input_gradients=True) == all_of_them
 
 
+@pytest.mark.slow
 def test_both_sides_of_the_published_epoch_are_trained_for_as_long(published, small):
     """Ours by ``fit``, theirs by the notebook's loop, one epoch to warm up and two measured, from the same weights."""
     images, labels = small.train_images, small.train_labels

@@ -149,6 +149,7 @@ def test_a_peer_runs_apart(clones, data):
     assert sys.path == path and not {"noprop_example", "optuna", "kaleido"} & (set(sys.modules) - before)
 
 
+@pytest.mark.slow
 def test_what_a_peer_says_when_it_fails_is_one_line(clones, data, monkeypatch):
     (clones / "eoghanf/src/models.py").write_text("raise RuntimeError('not on this machine')")
     with pytest.raises(NoPropError, match="eoghanf/NoPropLLM ended with code 1: .*RuntimeError: not on this machine$") as error:

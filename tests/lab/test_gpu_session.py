@@ -130,6 +130,7 @@ def test_a_job_is_stopped_when_the_time_is_up_and_goes_on_next_time(tmp_path, ca
     assert b"begun" in packed(tmp_path)["one.log"] and b"KeyboardInterrupt" in packed(tmp_path)["one.log"]
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_session_is_refused(tmp_path, capsys):
     """Its jobs are done, but of other code."""
     in_two_jobs(tmp_path, "pass")

@@ -104,6 +104,7 @@ def test_every_study_has_its_modules():
             assert (recheck.PACKAGE / f"{module}.py").is_file(), module
 
 
+@pytest.mark.slow
 def test_records_of_older_code_are_listed(capsys):
     """Of every record, the modules that compute otherwise today. None is an error; that one cannot tell is."""
     shallow = subprocess.run(["git", "-C", str(recheck.PACKAGE), "rev-parse", "--is-shallow-repository"], capture_output=True, text=True)

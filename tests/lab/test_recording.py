@@ -188,6 +188,7 @@ def test_predictions_are_compact_and_hold_any_number_of_classes(monkeypatch, tmp
 # --- The command ---
 
 
+@pytest.mark.slow
 def test_the_command_carries_threads_and_precision_and_repeats_the_record(tmp_path, monkeypatch):
     """Typed again, in another folder: the same results, to the last digit, and the same predictions."""
     monkeypatch.setattr("noprop_helpers.settings.computes_bfloat16", lambda device: True)
