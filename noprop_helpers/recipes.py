@@ -223,8 +223,11 @@ class Residual:
         return NoPropDT(encoder, layers, torch.eye(K), cosine_alpha_bar(self.num_steps), inference="answer")
 
     def prepare(self, model: NoPropDT, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
-        """Whitening of the smallest patches."""
-        model.encoder.fit(images, generator=generator)
+        """Whitening of the smallest patches. Raises NoPropError where all are alike: blank images."""
+        try:
+            model.encoder.fit(images, generator=generator)
+        except ValueError as error:
+            raise NoPropError(f"{error}; look at the images") from None
 
     def settings(self, shape: Shape) -> Settings:
         return Settings(

@@ -199,6 +199,12 @@ def test_residual_is_for_colour_images(few_digits):
     assert (own.augment, own.order, own.precision, own.optimizer) == (True, "layer", "auto", "adamw")
 
 
+def test_blank_images_are_refused_in_one_line(few_digits):
+    images = torch.ones_like(few_digits.train_images)
+    with pytest.raises(NoPropError, match="all patches of these images are alike.*; look at the images"):
+        built("residual", images, few_digits.train_labels, num_steps=1, width=4)
+
+
 # --- The paper's ---
 
 

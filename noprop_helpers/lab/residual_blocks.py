@@ -65,7 +65,7 @@ def run_blocks(
     """
     images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
     chain, both = chain_and_tops(run, dataset)
-    both.to(device)  # and the chain with it: they share layers, encoder and embeddings
+    chain.to(device), both.to(device)
     run.model.prepare(both, images, labels, torch.Generator(device).manual_seed(run.settings.seed))
     keeper = keeper or Keeper()
     losses = fit(both, images, labels, run.settings, keeper=keeper, progress=progress)
