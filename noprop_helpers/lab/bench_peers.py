@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from .. import NoPropError
+from .. import NoPropError, checkpoints
 from ..benchmark import row
 from ..data import Dataset, import_torchvision
 from ..passes import reseed
@@ -164,8 +164,9 @@ def peer_part(name: str, dataset: Dataset, recording: Recording) -> Rows:
     if not folder or not (Path(folder) / owner).is_dir():
         raise NoPropError(f"expected a clone of {PEERS[name].repository} in NOPROP_PEERS/{owner}, got NOPROP_PEERS={folder!r}")
     with tempfile.TemporaryDirectory() as scratch:
-        torch.save([dataset.train_images, dataset.train_labels, *_tested(dataset)], Path(scratch) / "data.pt")
-        command = [sys.executable, "-m", __name__, name, folder, str(Path(scratch) / "data.pt"), str(torch.get_num_threads())]
+        data = Path(scratch) / "data.pt"
+        checkpoints.save(data, {"data": [dataset.train_images, dataset.train_labels, *_tested(dataset)]})
+        command = [sys.executable, "-m", __name__, name, folder, str(data), str(torch.get_num_threads())]
         done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
@@ -245,7 +246,7 @@ def main(arguments: list[str]) -> None:
     """In a process of its own: NAME FOLDER DATA THREADS -> one line of JSON, the last that is printed."""
     name, folder, data, threads = arguments
     torch.set_num_threads(int(threads))
-    print("\n" + json.dumps(measured(PEERS[name], Path(folder), *torch.load(data, weights_only=True))))
+    print("\n" + json.dumps(measured(PEERS[name], Path(folder), *checkpoints.load(data)["data"])))
 
 
 if __name__ == "__main__":
