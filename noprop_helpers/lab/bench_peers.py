@@ -30,7 +30,7 @@ from ..training import Keeper, predictions
 from .recording import Recording
 
 Rows = list[dict]
-TESTED = 1000  # test images: some walk a thousand steps through a large network
+TESTED = 1000  # test images: some models are asked a hundred times, or a thousand, about each
 PRESETS = ("shared", "local", "paper-dt", "paper-ct")
 # What peers import and an epoch does not need: searches, plots, logging, other data.
 NOT_NEEDED = ("optuna", "optuna.samplers", "plotly", "kaleido", "wandb", "torchinfo", "medmnist")
@@ -45,7 +45,10 @@ class Learner(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """Whose it is, what it does, where it is from, and ``begin(folder, images, labels)``, which makes a ``Learner`` of it."""
+    """Whose it is, what it does, where it is from, and ``begin(folder, images, labels)``, which makes a ``Learner`` of it.
+
+    ``commit`` is that of the file which trains, as it was read when the way to call it was written.
+    """
 
     owner: str
     title: str
