@@ -1,4 +1,4 @@
-"""The suite peers: one epoch of MNIST by other people's public implementations, and by this package's presets (chapter 12).
+"""The suite peers: one epoch of MNIST by other people's public implementations, and by this package's presets.
 
 Their code is no part of this book. It is imported from clones, in a folder that the environment variable NOPROP_PEERS names,
 each called as its owner. Ours is only how each is called: with its own model, optimizer, batch size and inference, with its
