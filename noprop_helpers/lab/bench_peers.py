@@ -78,7 +78,8 @@ def halachev(variant: str, folder: Path, images: Tensor, labels: Tensor) -> Lear
     """NoProp-DT or NoProp-CT by its own file of settings.
 
     Its embeddings start at prototypes, which a ResNet-18 trained on ImageNet chooses; here it is untrained, so that nothing
-    has to be fetched. That changes where the embeddings start, and nothing that takes time.
+    has to be fetched. That changes where the embeddings start, and nothing that takes time. The settings of CT are those of
+    commit 67bf727, an embedding of 784: what they were when the file that trains was written is not known.
     """
     sys.path.insert(0, str(folder / "src"))  # some of its modules say src.x, some x
     part = functools.partial(_imported, folder=folder)
@@ -224,9 +225,13 @@ def _imported(module: str, folder: Path):
     """A peer's module, without what it imports and an epoch does not need."""
     import_torchvision()
     for name in NOT_NEEDED:
-        sys.modules.setdefault(name, mock.MagicMock())
+        sys.modules.setdefault(name, mock.MagicMock(log=_forget))  # a mock keeps all that it is told, losses and their graphs
     sys.path.insert(0, str(folder))
     return importlib.import_module(module)
+
+
+def _forget(values: dict) -> None:
+    """In the place of wandb.log."""
 
 
 def _without_weights(backbone: Callable, kind, width: int, use_resnet: bool, pretrained: bool) -> nn.Module:

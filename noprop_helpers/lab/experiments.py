@@ -105,6 +105,8 @@ EXPERIMENTS = {
     "sudoku_rivals": _sudoku("sudoku_rivals", "opponents that take several steps, as a chain does"),
     "sudoku_rates": _sudoku("sudoku_rates", "the learning rates of all, by puzzles of known classes", (0,)),
     "sudoku_sizes": _sudoku("sudoku_sizes", "chains of other depths, widths, rounds and training times"),
+    # Expected, before any run: no more solved than with 192 hidden units, at a rate that was chosen with 48.
+    "sudoku_wide": _sudoku("sudoku_wide", "chains of ten layers of 384 hidden units", (0, 1, 2)),
     "sudoku_pictures": Experiment(
         "visual Sudoku, 6 x 6, half of the cells given as images: a chain, its top layer, one layer longer, what reading costs",
         "mnist", (0, 1, 2, 3, 4), study="sudoku_pictures",
@@ -125,6 +127,13 @@ EXPERIMENTS = {
     "half_digits": Experiment(
         "the hidden lower half of a digit, black or white pixel by pixel: a chain and single layers of all kinds",
         "mnist", (0, 1, 2, 3, 4), study="half_digits",
+    ),
+    "strings_rates": Experiment(
+        "strings of seven digits under a checksum: all at four learning rates, and one layer trained for longer and longer",
+        "digits", (0, 1, 2), study="strings_rates",
+    ),
+    "half_digits_rates": Experiment(
+        "the hidden lower half of a digit: all at four learning rates", "mnist", (0, 1, 2), study="half_digits_rates"
     ),
     **{f"digits_{v}_one_hot": _digits(v) for v in ("dt", "ct", "fm", "backprop")},
     **{f"mnist_{v}_{e}_short": _paper("mnist", v, e, short=True) for v, e in _cells()},

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import time
 from pathlib import Path
@@ -24,7 +25,10 @@ from .audit import audit_steps, run_audit, run_published_loop
 from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
 from .residual_blocks import run_blocks
-from .structured_study import HELD_OUT, Plan, run_sudoku, run_sudoku_rates, run_sudoku_rivals, run_sudoku_sizes, split
+from .structured_study import (
+    HELD_OUT, WIDE, Plan, run_sudoku, run_sudoku_rates, run_sudoku_rivals, run_sudoku_sizes, split,
+)  # fmt: skip
+from .tasks import RATES
 
 CHECKPOINT_EVERY = 60.0  # seconds; ten blocks with their optimizer states fill 240 MB, too much to write after every epoch
 
@@ -165,9 +169,18 @@ def _describe_strings(*_) -> dict:
     return {"settings": dataclasses.asdict(strings.PLAN), "code": told, "likelihood": walked}
 
 
+def _describe_strings_rates(*_) -> dict:
+    told = _describe_strings()
+    return {"settings": told["settings"], "code": told["code"], "rates": RATES, "lengths": strings.LENGTHS}
+
+
 def _describe_half_digits(*_) -> dict:
     reading = {"white": half_digits.WHITE, "neighbours": half_digits.NEIGHBOURS, "reader": half_digits.READING._asdict()}
     return {"settings": dataclasses.asdict(half_digits.PLAN)} | reading
+
+
+def _describe_half_digits_rates(*_) -> dict:
+    return _describe_half_digits() | {"rates": RATES}
 
 
 def _common(settings: Settings) -> dict:
@@ -184,6 +197,9 @@ STUDIES = {
     "sudoku_rivals": Study(_alone(run_sudoku_rivals), _describe_sudoku, of_puzzles=True),
     "sudoku_rates": Study(_alone(run_sudoku_rates), _describe_sudoku, of_puzzles=True),
     "sudoku_sizes": Study(_alone(run_sudoku_sizes), _describe_sudoku, of_puzzles=True),
+    "sudoku_wide": Study(
+        _alone(functools.partial(run_sudoku_sizes, sizes={"by_width": WIDE})), _describe_sudoku, of_puzzles=True
+    ),
     "sudoku_pictures": Study(
         _alone(sudoku_pictures.run_sudoku_pictures),
         _describe_pictures(sudoku_pictures.PLAN, split, sudoku_pictures.WAYS),
@@ -196,6 +212,8 @@ STUDIES = {
     ),
     "strings": Study(_alone(strings.run_strings), _describe_strings, of_puzzles=True),
     "half_digits": Study(_alone(half_digits.run_half_digits), _describe_half_digits, of_puzzles=True),
+    "strings_rates": Study(_alone(strings.run_strings_rates), _describe_strings_rates, of_puzzles=True),
+    "half_digits_rates": Study(_alone(half_digits.run_half_digits_rates), _describe_half_digits_rates, of_puzzles=True),
     "digits_walks": Study(_alone(walks.run_digits), _describe_walks),
     "sudoku_walks": Study(_alone(walks.run_sudokus), _describe_sudoku, of_puzzles=True),
 }

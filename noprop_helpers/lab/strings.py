@@ -39,9 +39,19 @@ layer, and fewer than the chain with noise; the mean of twenty top layers no mor
 are above nine in ten; noise costs the chain a few. *Likelihood* of the truth: of whoever is asked once, below the best
 product of marginals, -13.62 nats with nothing shown and -11.68 with one digit; of the chain, estimated, above -5 and above
 -2.5, where -3.89 and -1.95 are possible.
+
+Written down before ``strings_rates``, after that recording, in which the layer trained twenty times longer completed next to
+none with one digit shown: *The rate*. Everybody at the best of four rates for him, judged by pictures of their own, which
+flatters whoever has a choice: with nothing shown whoever is asked once still completes less than one in a hundred; with one
+digit shown the longer layer completes at least as many as the short-trained one, and the chain with noise at least ten in a
+hundred more than any opponent. *The time*. At the chain's rate, one layer trained 1, 2, 5, 10 and 20 times as long: with one
+digit shown it completes fewer the longer it learns, for it comes nearer to the tie, its first choice leads the second by less
+and less, and what is left of the lead is not of one string. Other noise brings another answer in most cases for the perfect
+layer, in less than half for all of these.
 """
 
 import functools
+from typing import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,13 +65,17 @@ from ..samplers import sample_posterior
 from ..schedules import cosine_alpha_bar, posterior_coefficients
 from . import structured
 from .structured import Problems
-from .structured_study import NOISE_SCALES, Bench, Chain, Task, pictured
-from .tasks import Perceptron, TaskPlan, chain_bound, chain_estimate, compared, judged_by_others, log_probability, on_the_cpu
+from .structured_study import NOISE_SCALES, Bench, Chain, Task, pictured, trained_top
+from .tasks import (
+    RATES, Perceptron, TaskPlan, at_every_rate, chain_bound, chain_estimate, compared, judged_by_more, judged_by_others,
+    log_probability, on_the_cpu,
+)  # fmt: skip
 
 MODULUS = LENGTH = 7
 SHOWN = (0, 1, 2)  # digits, each number as often
 LOOK_DIM = 32  # units that look at a picture
 PLAN = TaskPlan(num_layers=20, hidden_dim=128, steps=2000, learning_rate=1e-2)
+LENGTHS = (1, 2, 5, 10, 20)  # of training, in the plan's steps
 WALKS, ESTIMATED = 1000, 150  # walks for each of so many problems, of which the chain's likelihood is estimated
 
 
@@ -113,6 +127,13 @@ def completions(problems: Problems) -> Tensor:
     return ((problems.y.unsqueeze(1) == words()) | problems.open.unsqueeze(1)).all(2)
 
 
+def perfect_top(problems: Problems, num_layers: int, generator: torch.Generator) -> Tensor:
+    """What a perfect top layer of a chain says, given pure noise: -> u_hat [B, 7 * 7]."""
+    agree, z = completions(problems), structured.noise_like(problems.y, MODULUS, generator)
+    log_prior = (agree / agree.sum(1, keepdim=True)).log()
+    return ideal_denoiser(z, cosine_alpha_bar(num_layers)[-1], structured.embedded(words(), MODULUS), log_prior)
+
+
 def exact(problems: Problems, num_layers: int, generator: torch.Generator) -> dict:
     """What is possible for whoever reads all pictures: the share of strings that anything can get right, the likelihood of the
     truth and that of the best product of marginals in nats, and what a perfect top layer alone and chains of perfect layers
@@ -132,9 +153,9 @@ def exact(problems: Problems, num_layers: int, generator: torch.Generator) -> di
         z = sample_posterior(said, z_T, a, b, noise_scale**2 * c, generator)
         return is_completed(problems, structured.answers(z, MODULUS))
 
-    top = structured.noise_like(problems.y, MODULUS, generator)
+    top = perfect_top(problems, num_layers, generator)
     found = {
-        "top": is_completed(problems, structured.answers(said(num_layers, top), MODULUS)),
+        "top": is_completed(problems, structured.answers(top, MODULUS)),
         "right": 1 / count.squeeze(1), "log_likelihood": -count.squeeze(1).log(),
         "best_product": log_probability(marginals, problems.y),
         "quiet": completed(0.0), "noisy": completed(1.0),
@@ -186,12 +207,9 @@ class StringJudge:
         return {"valid": parts.pop("all"), "right": right.double().mean().item(), "read": read, "by_shown": parts}
 
 
-def run_strings(
-    dataset: Dataset, seed: int, device: str = "cpu", progress: Progress = silent, plan: TaskPlan = PLAN, walks: int = WALKS
-):
-    """A chain and its opponents complete strings: -> (results, which test strings each completes, and what they show)."""
-    on_the_cpu(device)
-    to_learn, to_test = pictures_of(judged_by_others(dataset))
+def task_of(dataset: Dataset, plan: TaskPlan) -> Task:
+    """Strings in pictures of a data set's training images, judged by those of its test images."""
+    to_learn, to_test = pictures_of(dataset)
     judge = StringJudge(seen(plan.num_test, to_test, torch.Generator().manual_seed(0)))
 
     def draw(count: int, generator: torch.Generator) -> Problems:
@@ -200,7 +218,16 @@ def run_strings(
     def layer(hidden_dim: int, more_features: int) -> Perceptron:
         return Perceptron((LENGTH, judge.x.shape[2] + more_features, MODULUS), hidden_dim, LOOK_DIM)
 
-    bench = Bench(plan, seed, Task(draw, judge, layer))
+    return Task(draw, judge, layer)
+
+
+def run_strings(
+    dataset: Dataset, seed: int, device: str = "cpu", progress: Progress = silent, plan: TaskPlan = PLAN, walks: int = WALKS
+):
+    """A chain and its opponents complete strings: -> (results, which test strings each completes, and what they show)."""
+    on_the_cpu(device)
+    task = task_of(judged_by_others(dataset), plan)
+    bench, judge = Bench(plan, seed, task), task.judge
     chain = bench.chain(plan.num_layers)
     results = compared(bench, chain, "valid", progress)
     by_noise = {str(scale): judge.of_state(bench.walked(chain, scale)) for scale in NOISE_SCALES}
@@ -219,3 +246,41 @@ def _likelihood(bench: Bench, chain: Chain, walks: int) -> dict:
         "bound": chain_bound(chain, few.x, few.y, bench.generator), "top": top,
     }  # fmt: skip
     return {name: by_shown(few, values) for name, values in found.items()}
+
+
+def run_strings_rates(
+    dataset: Dataset, seed: int, device: str = "cpu", progress: Progress = silent, plan: TaskPlan = PLAN,
+    rates: Sequence[float] = RATES, lengths: Sequence[int] = LENGTHS,
+):  # fmt: skip
+    """Everybody at other learning rates, and how one layer comes to break the tie the longer it learns: -> (results, nothing
+    more)."""
+    on_the_cpu(device)
+    task = task_of(judged_by_more(dataset), plan)
+
+    def learned(length: int) -> dict:
+        bench = Bench(plan, seed, task)
+        layer = trained_top(bench, bench.draw, steps=length * plan.steps)
+        return broken_tie(task.judge.problems, bench.asked(layer), bench.asked(layer))
+
+    generator = torch.Generator().manual_seed(0)
+    perfect = [perfect_top(task.judge.problems, plan.num_layers, generator) for _ in range(2)]
+    return {
+        "by_rate": at_every_rate(plan, seed, task, progress, rates),
+        "by_length": {str(length): learned(length) for length in progress(lengths, "lengths")},
+        "perfect": broken_tie(task.judge.problems, *perfect),
+    }, {}
+
+
+def broken_tie(problems: Problems, u_hat: Tensor, again: Tensor) -> dict:
+    """What whoever is asked once does where one digit is shown and seven strings are possible: strings completed; by how much
+    the first symbol of a hidden digit leads the second; and how often other noise brings the same answer. Two guesses, each
+    from noise of its own, [N, 7 * 7]."""
+    one = (~problems.open).sum(1) == 1
+    first, second = u_hat.unflatten(1, (LENGTH, MODULUS)).topk(2, dim=2).values.unbind(2)
+    said, other = (structured.answers(z, MODULUS) for z in (u_hat, again))
+    found = {
+        "completed": is_completed(problems, said)[one],
+        "lead": (first - second)[one][problems.open[one]],
+        "same": (said == other).all(1)[one],
+    }
+    return {name: values.double().mean().item() for name, values in found.items()}

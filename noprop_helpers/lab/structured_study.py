@@ -31,6 +31,7 @@ NOISE_SCALES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 DEPTHS = (1, 2, 5, 10, 20)
 WIDTHS = (12, 24, 48, 96, 192)  # of ten layers
+WIDE = (384,)
 ROUNDS = (1, 2, 3)  # of ten layers
 STEPS = (500, 1000, 2000, 4000)  # of training, each of ten layers
 RATES = (1e-3, 3e-3, 1e-2)
@@ -336,14 +337,15 @@ def best_repeated(bench: Bench, chain: Chain, by: str = "valid") -> dict:
 
 
 def _one_longer(bench: Bench) -> Tensor:
-    return bench.asked(_trained_top(bench, bench.draw, steps=bench.plan.num_layers * bench.plan.steps))
+    return bench.asked(trained_top(bench, bench.draw, steps=bench.plan.num_layers * bench.plan.steps))
 
 
 def _one_wider(bench: Bench) -> Tensor:
-    return bench.asked(_trained_top(bench, bench.draw, hidden_dim=as_many_parameters(bench)))
+    return bench.asked(trained_top(bench, bench.draw, hidden_dim=as_many_parameters(bench)))
 
 
-def _trained_top(bench: Bench, draw: structured.Draw, hidden_dim: int | None = None, steps: int | None = None) -> Layer:
+def trained_top(bench: Bench, draw: structured.Draw, hidden_dim: int | None = None, steps: int | None = None) -> Layer:
+    """One layer that learns alone, from the states of the top layer: wider than the plan's, or longer."""
     (layer,) = bench.layers(1, hidden_dim)
     training = bench.plan.training._replace(steps=steps or bench.plan.steps)
     structured.train_alone(layer, _top_level(bench), draw, training, bench.generator)
@@ -382,7 +384,7 @@ def _iterative(bench: Bench) -> Tensor:
         share = bench.plan.share + (1 - bench.plan.share) * float(torch.rand((), generator=generator))
         return puzzles(BOARD, split()[0], share, count, generator)
 
-    layer = _trained_top(bench, any_share, steps=bench.plan.num_layers * bench.plan.steps)
+    layer = trained_top(bench, any_share, steps=bench.plan.num_layers * bench.plan.steps)
     return structured.embedded(filled_in(layer, BOARD, bench.judge.problems, bench.generator), BOARD.size)
 
 

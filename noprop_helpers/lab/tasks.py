@@ -11,6 +11,7 @@ which is a bound from below; he hardly looks at it). A chain's is a mean over al
 
 import dataclasses
 import math
+from typing import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ from ..passes import Progress
 from ..schedules import cosine_alpha_bar
 from . import structured
 from .structured import Training
-from .structured_study import OPPONENTS, Bench, Chain, best_repeated
+from .structured_study import OPPONENTS, Bench, Chain, Task, best_repeated
+
+RATES = (1e-3, 2e-3, 5e-3, 1e-2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +89,23 @@ def compared(bench: Bench, chain: Chain, by: str, progress: Progress) -> dict:
     }
 
 
+def at_every_rate(plan: TaskPlan, seed: int, task: Task, progress: Progress, rates: Sequence[float] = RATES) -> dict:
+    """The chain without noise and with, its top layer, and the opponents of one layer, trained at every learning rate, each
+    opponent by draws of its own: rate -> who -> the judge's numbers."""
+
+    def met(rate: float) -> dict:
+        def bench() -> Bench:
+            return Bench(dataclasses.replace(plan, learning_rate=rate), seed, task)
+
+        walked = bench()
+        chain = walked.chain(plan.num_layers)
+        said = {"quiet": walked.walked(chain), "noisy": walked.walked(chain, 1.0), "top": walked.asked(chain.layers[-1])}
+        said |= {name: opponent(bench()) for name, opponent in OPPONENTS.items()}
+        return {name: task.judge.of_state(z) for name, z in said.items()}
+
+    return {str(rate): met(rate) for rate in progress(rates, "rates")}
+
+
 # --- Likelihoods ------------------------------------------------------------------------------------------------------
 
 
@@ -133,6 +153,11 @@ def chain_estimate(chain: Chain, x: Tensor, y: Tensor, walks: int, generator: to
 def judged_by_others(dataset: Dataset) -> Dataset:
     """A quarter of the training images in the place of the test images, which have judged the tries that chose the settings."""
     return hold_out(dataset, len(dataset.train_labels) // 4)
+
+
+def judged_by_more(dataset: Dataset) -> Dataset:
+    """Images that neither those who learn nor the judge of the recordings have seen: for choices, such as a learning rate."""
+    return judged_by_others(judged_by_others(dataset))
 
 
 def on_the_cpu(device: str) -> None:

@@ -97,6 +97,9 @@ class NoPropDT(torch.nn.Linear):
     def train_epoch(self, optimizer, scheduler, batches, eta, epoch, epochs):
         assert self.started and scheduler is None and (eta, epoch, epochs) == (0.1, 1, 1)
         assert next(iter(batches))[0].shape == (32, 3, 28, 28)
+        import gc, wandb
+        wandb.log({"loss": torch.ones(7, 7, 7)})
+        assert not [kept for kept in gc.get_objects() if torch.is_tensor(kept) and kept.shape == (7, 7, 7)]
     def infer(self, x):
         return x[:, 0].flatten(1)[:, :10]
 """,

@@ -15,12 +15,15 @@ from noprop_helpers.lab.strings import (
     MODULUS,
     StringJudge,
     are_words,
+    broken_tie,
     by_shown,
     completions,
     exact,
     is_completed,
+    perfect_top,
     pictures_of,
     run_strings,
+    run_strings_rates,
     seen,
     strings,
     words,
@@ -122,6 +125,32 @@ def test_the_judge_counts_words_that_agree_with_what_is_shown():
     true = judge.of(problems).of_state(structured.embedded(problems.y, MODULUS))
     assert true["valid"] == true["right"] == true["read"] == 1
     assert by_shown(problems, nothing) == {"all": result["valid"], "0": 1, "1": 0, "2": 0}
+
+
+def test_how_a_tie_is_broken_is_told_of_strings_with_one_digit_shown():
+    problems = strings(300, generator())
+    one, others = (~problems.open).sum(1) == 1, (~problems.open).sum(1) != 1
+    right = structured.embedded(problems.y, MODULUS)
+    blurred = 0.3 * right + 0.1  # 0.4 for one symbol and 0.1 for the others: it leads by 0.3
+    blurred[others] = 1 / MODULUS
+    again = right.roll(1, 0)
+    found = broken_tie(problems, blurred, torch.where(torch.rand(300, 1, generator=generator()) < 0.5, right, again))
+    assert found["completed"] == 1 and found["lead"] == pytest.approx(0.3)
+    assert 0.3 < found["same"] < 0.7 and one.sum() > 80
+    assert broken_tie(problems, again, again)["completed"] < 0.5 and broken_tie(problems, again, again)["same"] == 1
+
+
+def test_a_perfect_top_layer_breaks_the_tie_by_its_noise_and_by_little():
+    problems = strings(600, generator())
+    found = broken_tie(problems, *(perfect_top(problems, 20, generator(seed)) for seed in (1, 2)))
+    assert found["completed"] == 1 and found["same"] == pytest.approx(1 / 7, abs=0.1) and 0.001 < found["lead"] < 0.01
+
+
+def test_the_rates_and_the_times_of_everybody(digits):
+    results, said = run_strings_rates(digits, 0, plan=TINY, rates=(1e-2,), lengths=(1, 3))
+    assert set(results) == {"by_rate", "by_length", "perfect"} and said == {}
+    assert set(results["by_rate"]) == {"0.01"} and set(results["by_length"]) == {"1", "3"}
+    assert results["by_length"]["1"] != results["by_length"]["3"]
 
 
 def test_the_record_holds_what_was_asked_for(digits):

@@ -1,5 +1,7 @@
 """What all studies of structured labels have in common: the perceptron, the bench, and likelihoods against sums and lists."""
 
+import dataclasses
+import functools
 import math
 
 import numpy
@@ -7,24 +9,29 @@ import pytest
 import torch
 from conftest import generator
 
+from noprop_helpers import NoPropError
 from noprop_helpers.diffusion import ideal_denoiser
 from noprop_helpers.lab import half_digits, records, strings, structured
 from noprop_helpers.lab.experiments import EXPERIMENTS
-from noprop_helpers.lab.recording import Recording, record
+from noprop_helpers.lab.recording import STUDIES, Recording, record
 from noprop_helpers.lab.schema import problems
 from noprop_helpers.lab.structured import Problems, Training
 from noprop_helpers.lab.structured_study import OPPONENTS, Bench, Chain, Task
 from noprop_helpers.lab.tasks import (
     Perceptron,
     TaskPlan,
+    at_every_rate,
     chain_bound,
     chain_estimate,
+    judged_by_more,
+    judged_by_others,
     log_probability,
 )
 from noprop_helpers.schedules import cosine_alpha_bar, posterior_coefficients
 
 WORDS = torch.tensor([[1, 1, 0], [1, 0, 1], [0, 1, 1]])
 P = torch.tensor([0.5, 0.3, 0.2])
+TINY = TaskPlan(num_layers=2, hidden_dim=8, steps=3, learning_rate=5e-3, batch_size=4, num_test=30)
 
 
 class Perfect:
@@ -105,6 +112,38 @@ def test_the_bench_trains_layers_of_the_task_the_same_for_the_same_seed():
     assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2]) and ends[0].shape == (9, 6)
     assert one.layers(1, 11)[0].think[0].out_features == 11
     assert one.layers(1, more_features=2)[0].think[0].in_features == 3 * (1 + 2) + 3 * 2
+
+
+def test_everybody_is_trained_at_every_rate_by_draws_of_his_own(digits):
+    task, seen = strings.task_of(judged_by_more(digits), TINY), []
+    found = at_every_rate(TINY, 0, task, lambda items, what: seen.append((what, tuple(items))) or items, rates=(1e-3, 1e-2))
+    assert seen == [("rates", (1e-3, 1e-2))] and set(found) == {"0.001", "0.01"}
+    assert all(set(one) == {"quiet", "noisy", "top", *OPPONENTS} for one in found.values())
+    alone = Bench(dataclasses.replace(TINY, learning_rate=1e-2), 0, task)
+    assert found["0.01"]["one_wider"] == task.judge.of_state(OPPONENTS["one_wider"](alone))
+    assert found["0.001"]["one_wider"] != found["0.01"]["one_wider"]
+
+
+def test_who_chooses_is_judged_by_images_that_no_recording_is_judged_by(digits):
+    others, more = judged_by_others(digits), judged_by_more(digits)
+    known = {tuple(image.flatten().tolist()) for image in others.test_images}
+    assert not known & {tuple(image.flatten().tolist()) for image in more.test_images}
+    assert not known & {tuple(image.flatten().tolist()) for image in more.train_images}
+    assert len(more.test_labels) == len(others.train_labels) // 4
+
+
+@pytest.mark.parametrize("name", ["strings", "half_digits"])
+def test_rates_are_recorded_with_what_they_were(name, monkeypatch, tmp_path, digits):
+    full = {"strings": strings.run_strings_rates, "half_digits": half_digits.run_half_digits_rates}[name]
+    small = {"strings": {"lengths": (1, 2)}, "half_digits": {"reading": Training(steps=5)}}[name]
+    tiny = functools.partial(full, plan=TINY, rates=(1e-3, 1e-2), **small)
+    monkeypatch.setitem(STUDIES, f"{name}_rates", STUDIES[f"{name}_rates"]._replace(run=lambda e, data, seed, *_: tiny(data, seed)))
+    monkeypatch.setitem(EXPERIMENTS, f"{name}_rates", EXPERIMENTS[f"{name}_rates"]._replace(seeds=(0, 1), dataset="digits"))
+    value = record(f"{name}_rates", Recording(tmp_path, commit="0" * 12))
+    assert problems(records.read_json(tmp_path / f"{name}_rates.json")) == []
+    assert value["run"]["rates"] == [0.001, 0.002, 0.005, 0.01] and set(value["summary"]["by_rate"]) == {"0.001", "0.01"}
+    with pytest.raises(NoPropError, match="on the CPU alone, got device cuda"):
+        full(digits, 0, "cuda")
 
 
 @pytest.mark.parametrize("name", ["strings", "half_digits"])
