@@ -198,12 +198,40 @@ def test_pages_lose_their_indentation_but_not_that_of_code():
     assert light_site.without_indentation(page) == expected
 
 
+STYLES = """
+html[data-theme="light"] .highlight pre { line-height: 125%; }
+html[data-theme="light"] .highlight .hll { background-color: #fae4c2 }
+html[data-theme="light"] .highlight { background: #fefefe; color: #080808 }
+html[data-theme="light"] .highlight .n { color: #080808 } /* Name */
+html[data-theme="light"] .highlight .p { color: #080808 } /* Punctuation */
+html[data-theme="light"] .highlight .k { color: #6730C5; font-weight: bold } /* Keyword */
+html[data-theme="light"] .highlight .gi { color: #080808; font-style: italic } /* Inserted */
+html[data-theme="dark"] .highlight { background: #2b2b2b; color: #F8F8F2 }
+html[data-theme="dark"] .highlight .n { color: #F8F8F2 } /* Name */
+html[data-theme="dark"] .highlight .p { color: #ABE338 } /* Punctuation */
+"""
+
+
+def test_code_keeps_the_marks_that_some_theme_colours():
+    assert light_site.plain_signs(STYLES) == {"n"}
+    code = '<div class="highlight"><pre><span class="k">if</span> <a href="#x"><span class="n">x</span></a><span class="p">:</span></pre></div>'
+    page = f'<span class="n">y</span>{code}<span class="n">z</span>'
+    assert light_site.without_plain_signs(page, {"n"}) == page.replace('<span class="n">x</span>', "x")
+
+
 def test_sitemap_lists_the_pages_with_content(site):
     folder = site({"book/a&b.html": "", "404.html": "", "search.html": "", "_static/x.html": ""})
     assert re.findall("<loc>(.*)</loc>", light_site.sitemap(folder, "https://h/b/")) == ["https://h/b/book/a&amp;b.html"]
 
 
 # The site that was built
+
+
+@pytest.mark.built
+def test_code_marks_names_and_brackets_no_more():
+    assert {"n", "p", "w"} <= light_site.plain_signs((HTML / "_static" / "pygments.css").read_text())
+    page = (HTML / "book" / "03-per-layer-training.html").read_text()
+    assert '<span class="k">def</span>' in page and '<span class="n">' not in page
 
 
 @pytest.mark.built

@@ -2,7 +2,8 @@
 
 Themes and MathJax come with many times what a page asks for: other bundles, other languages, maps of their sources. What no
 page leads to is deleted; style sheets and icon fonts keep what some page may show; pictures are stored again, pixel for
-pixel; notebooks to download leave their pictures to be drawn by the reader. Last, sitemap.xml lists the pages.
+pixel; code loses the marks that no style sheet colours; notebooks to download leave their pictures to be drawn by the reader.
+Last, sitemap.xml lists the pages.
 """
 
 import json
@@ -184,10 +185,26 @@ LEFTOVERS = re.compile(
 )
 
 
+def plain_signs(css: str) -> set[str]:
+    """The highlighter's classes whose rules, in every theme, set the colour that code has anyway: names, brackets, spaces."""
+    rules = re.findall(r'(html\[data-theme="\w+"\]) \.highlight( \.\w+)? \{ *([^}]*?) *\}', css)
+    colours = {theme: re.search(r"\bcolor: (\S+)$", body)[1] for theme, sign, body in rules if not sign}
+    coloured = {sign for theme, sign, body in rules if sign and body != f"color: {colours[theme]}"}
+    return {sign.strip(" .") for _, sign, _ in rules if sign and sign not in coloured}
+
+
+def without_plain_signs(page: str, signs: set[str]) -> str:
+    """A page whose code wraps in spans only what has a colour of its own."""
+    plain = re.compile(rf'<span class="(?:{"|".join(sorted(signs))})">([^<]*)</span>')
+    return re.sub(r'<div class="highlight">.*?</pre>', lambda code: plain.sub(r"\1", code.group()), page, flags=re.S)
+
+
 def slim_pages(site: Path) -> None:
+    sheet = site / "_static" / "pygments.css"
+    signs = plain_signs(sheet.read_text(encoding="utf-8")) if sheet.exists() else set()
     for page in pages(site):
         text = LEFTOVERS.sub("", page.read_text(encoding="utf-8"))
-        page.write_text(without_indentation(text), encoding="utf-8")
+        page.write_text(without_indentation(without_plain_signs(text, signs)), encoding="utf-8")
 
 
 def sitemap(site: Path, base: str) -> str:
