@@ -1,5 +1,6 @@
 """The built book in a browser: every page, opened from disk and from a local server, with no other host to be reached."""
 
+import contextlib
 import functools
 import http.server
 import importlib.resources
@@ -139,6 +140,10 @@ PAPER = """() => {
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
+
+    def copyfile(self, source, outputfile):
+        with contextlib.suppress(ConnectionError):  # a page that is closed does not wait for all of its pictures
+            super().copyfile(source, outputfile)
 
 
 class Published(Quiet):

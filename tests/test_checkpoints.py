@@ -35,6 +35,59 @@ def test_round_trip_is_exact_and_leaves_nothing_else(tmp_path):
     assert stat.S_IMODE((tmp_path / "a.pt").stat().st_mode) == 0o644
 
 
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ({"seconds": 1.5}, None),
+        ({}, "it.pt does not say its seconds: expected a float, got nothing"),
+        ({"seconds": "1.5"}, "it.pt does not say its seconds: expected a float, got a str"),
+    ],
+)
+def test_what_a_file_must_say(content, said):
+    if said is None:
+        assert checkpoints.expect(content, {"seconds": float}, "it.pt") is None
+        return
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.expect(content, {"seconds": float}, "it.pt")
+    assert str(error.value) == said
+
+
+@pytest.mark.parametrize(
+    "weight, said",
+    [
+        (torch.ones(2, 3, dtype=torch.float64), "it.pt does not fit this model: weight is torch.float64 there, expected torch.float32"),
+        ([1.0], r"it.pt does not fit this model: weight is [1.0] there, expected torch.float32"),
+        (torch.full((2, 3), float("nan")), "it.pt is of no use: its weight is not finite, NaN or infinite; train again"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(weight, said):
+    model = nn.Linear(3, 2)
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.load_state(model, model.state_dict() | {"weight": weight}, "it.pt")
+    assert str(error.value) == said
+
+
+def test_what_was_loaded_can_be_saved_again_on_any_device(tmp_path):
+    """The checksum is of the new content, and no part of what is given back."""
+    checkpoints.save(tmp_path / "a.pt", {"checksum": "an old one", "format": "another", "weight": torch.ones(2)})
+    for device in ("cpu", torch.device("cpu")):
+        assert set(checkpoints.load(tmp_path / "a.pt", device)) == {"format", "weight"}
+    on_meta = checkpoints.load(tmp_path / "a.pt", "meta")
+    assert set(on_meta) == {"format", "weight"} and on_meta["weight"].device.type == "meta"
+
+
+def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
+    (tmp_path / "a.pt").write_bytes(b"x")
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    with pytest.raises(CheckpointError, match="^cannot read .*a.pt: Permission denied$"):
+        checkpoints.load(tmp_path / "a.pt")
+
+
+def test_the_checksum_tells_a_list_from_a_dictionary_and_takes_any_text():
+    sums = [checkpoints.content_checksum({"a": value}) for value in ({}, [], [["b", 1]], {"b": 1}, "\udc80", "\udc81")]
+    assert len(set(sums)) == len(sums)
+
+
 class Malicious:
     def __init__(self, path):
         self.path = path

@@ -345,6 +345,67 @@ def test_signed_patches_come_back_from_their_state():
         assert torch.equal(empty(images), fitted(images))
 
 
+NAN = torch.tensor([[0.0, float("nan")]])
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: extract_patches(torch.rand(1, 1, 4, 4), 0), "size must be an integer >= 1, got 0"),
+        (
+            lambda: extract_patches(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), 2),
+            "expected floating-point images [B, C, H, W], got torch.uint8",
+        ),
+        (lambda: zca_whitening(torch.rand(4, 2), -0.1), "epsilon must be at least 0, got -0.1"),
+        (lambda: zca_whitening(NAN), "expected x [N, d] with N >= 1, all values finite, got [1, 2]"),
+        (lambda: zca_whitening(torch.rand(0, 2)), "expected x [N, d] with N >= 1, all values finite, got [0, 2]"),
+        (lambda: zca_whitening(torch.rand(4)), "expected x [N, d] with N >= 1, all values finite, got [4]"),
+        (lambda: kmeans(torch.rand(4, 2), True), "num_centres must be an integer >= 1, got True"),
+        (lambda: kmeans(torch.rand(4, 2), 2.0), "num_centres must be an integer >= 1, got 2.0"),
+        (lambda: principal_components(torch.rand(4, 2), 0), "num_components must be an integer >= 1, got 0"),
+        (lambda: principal_components(torch.rand(4, 2), 3), "num_components must be at most d, 2, got 3"),
+        (lambda: patch_filters(torch.rand(4, 1, 8, 8), 3, 2, num_patches=0), "num_patches must be an integer >= 1, got 0"),
+        (
+            lambda: patch_filters(torch.rand(0, 1, 8, 8), 3, 2),
+            "expected at least one image [N, C, H, W], all values finite, got [0, 1, 8, 8]",
+        ),
+        (
+            lambda: patch_filters(torch.full((2, 1, 8, 8), float("inf")), 3, 2),
+            "expected at least one image [N, C, H, W], all values finite, got [2, 1, 8, 8]",
+        ),
+        (lambda: WhitenedPatches(0), "channels must be an integer >= 1, got 0"),
+        (lambda: WhitenedPatches(1, patch_size=0), "patch_size must be an integer >= 1, got 0"),
+        (lambda: SignedPatches(1, 2, 3, num_random=-1), "num_random must be an integer >= 0, got -1"),
+        *(
+            (lambda images=images: WhitenedPatches(2, patch_size=3)(images),
+             f"expected images [B, 2, H, W], H and W at least 3, got {list(images.shape)}")
+            for images in (torch.rand(2, 8, 8), torch.rand(1, 1, 8, 8), torch.rand(1, 2, 2, 8), torch.rand(1, 2, 8, 2))
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_named(call, message):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("kind", [PatchFeatures, SignedPatches])
+@pytest.mark.parametrize("name", ["channels", "num_centres", "patch_size", "grid", "feature_dim"])
+def test_a_size_that_is_no_count_is_named(kind, name):
+    sizes = {"channels": 1, "num_centres": 4, "patch_size": 3, "grid": 2, "feature_dim": 5}
+    if kind is SignedPatches:
+        del sizes["feature_dim"]
+        name = "grid" if name == "feature_dim" else name
+    with pytest.raises(ValueError, match=f"^{name} must be an integer >= 1, got 0$"):
+        kind(**sizes | {name: 0})
+
+
+def test_images_as_small_as_a_patch_have_one_and_the_state_has_both_tables():
+    assert WhitenedPatches(2, patch_size=3)(torch.rand(1, 2, 3, 3)).shape == (1, 36, 1, 1)
+    state = WhitenedPatches(2, patch_size=3).state_dict()
+    assert {name: tuple(value.shape) for name, value in state.items()} == {"filters": (36, 2, 3, 3), "bias": (36,)}
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"H, W >= 6, got \[2, 1, 5, 8\]"):
         extract_patches(torch.rand(2, 1, 5, 8), 6)

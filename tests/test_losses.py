@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from noprop_helpers import losses
 from noprop_helpers.losses import (
     ct_loss,
     dt_loss,
@@ -95,6 +96,32 @@ def test_losses_of_stacked_layers_do_not_mix():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("loss", [readout_loss, readout_loss_gradient])
+@pytest.mark.parametrize("labels, wrong", [([3, 0, 1, 2], 3), ([-1, 0, 1, 2], -1), ([0, 5, 1, -2], -2), ([0, 0, 0, 3], 3)])
+def test_a_label_that_is_no_class_is_named(loss, labels, wrong):
+    with pytest.raises(ValueError, match=f"^expected labels in 0..2, got {wrong}$"):
+        loss(torch.zeros(2, 4, 3), torch.tensor(labels))
+
+
+def test_classes_are_not_blamed_for_what_else_went_wrong():
+    assert losses._check_classes(torch.zeros(4, 3), torch.tensor([0, 0, 1, 2])) is None
+    assert losses._check_classes(torch.zeros(4, 3), torch.tensor([1, 1, 1, 1])) is None
+
+
+@pytest.mark.parametrize("loss", [readout_loss, readout_loss_gradient])
+def test_labels_of_another_type_are_refused(loss):
+    with pytest.raises(ValueError, match="^expected labels of type int64, got torch.int32$"):
+        loss(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int32))
+
+
+def test_an_embedding_of_one_dimension_has_a_loss_and_one_of_none_has_not():
+    assert squared_error(torch.ones(4, 1), torch.zeros(4, 1)).tolist() == [1.0] * 4
+    with pytest.raises(ValueError, match="target's shape"):
+        squared_error(torch.ones(4, 0), torch.zeros(4, 0))
+    with pytest.raises(ValueError, match="^snr_weight must be a number or a tensor, got 'large'$"):
+        dt_loss(torch.ones(4, 3), torch.ones(4, 3), "large", 10)
 
 
 def test_gradient_step_of_each_loss_against_its_formula():
