@@ -286,7 +286,7 @@ def _digest(digest, value) -> None:
         for item in value.items() if isinstance(value, dict) else value:
             _digest(digest, item)
     else:
-        digest.update(f"{value!r};".encode(errors="backslashreplace"))
+        digest.update(f"{value!r};".encode())
 
 
 def _short(value, length: int = 60) -> str:

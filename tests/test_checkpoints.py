@@ -83,6 +83,13 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
         checkpoints.load(tmp_path / "a.pt")
 
 
+@pytest.mark.skipif(checkpoints.fcntl is None, reason="this system has no locks to do without")
+def test_a_file_system_without_locks_is_written_to_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints.fcntl, "flock", lambda handle, how: (_ for _ in ()).throw(OSError(errno.ENOLCK, "no locks")))
+    checkpoints.save(tmp_path / "a.pt", {"a": 1})
+    assert checkpoints.load(tmp_path / "a.pt")["a"] == 1 and names_in(tmp_path) == ["a.pt"]
+
+
 def test_the_checksum_tells_a_list_from_a_dictionary_and_takes_any_text():
     sums = [checkpoints.content_checksum({"a": value}) for value in ({}, [], [["b", 1]], {"b": 1}, "\udc80", "\udc81")]
     assert len(set(sums)) == len(sums)
