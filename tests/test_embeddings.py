@@ -119,3 +119,45 @@ def test_best_guess_without_an_image(snr):
     normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0)
     integral = torch.trapezoid(normal.log_prob(x).exp() * normal.cdf(x + snr**0.5) ** (K - 1), x).item()
     assert measured == pytest.approx(integral, abs=5 * (integral * (1 - integral) / N) ** 0.5)
+
+
+UNFINISHED = "expected finite z and W: these labels or the layers' weights are NaN or infinite"
+
+
+@pytest.mark.parametrize(
+    "call, kind, message",
+    [
+        (lambda: one_hot([1, 2], 3), ValueError, "labels must be a tensor [B], got list"),
+        (lambda: one_hot(torch.tensor([0]), 0), ValueError, "num_classes must be an integer >= 1, got 0"),
+        (lambda: gaussian(0, 4), ValueError, "num_classes must be an integer >= 1, got 0"),
+        (lambda: gaussian(4, 2.0), ValueError, "embed_dim must be an integer >= 1, got 2.0"),
+        (lambda: gaussian(True, 4), ValueError, "num_classes must be an integer >= 1, got True"),
+        (lambda: gaussian(3, 4, 7), TypeError, "generator must be a torch.Generator or None, got 7"),
+        (lambda: orthogonal(3, 0), ValueError, "embed_dim must be an integer >= 1, got 0"),
+        (lambda: orthogonal(0, 3), ValueError, "num_classes must be an integer >= 1, got 0"),
+        (lambda: orthogonal(3, 4, 7), TypeError, "generator must be a torch.Generator or None, got 7"),
+        (
+            lambda: nearest_class(torch.zeros(2, 3), torch.zeros(4, 3).double()), ValueError,
+            "expected z and W of one type, got torch.float32 and torch.float64",
+        ),
+        (lambda: nearest_class(torch.full((2, 3), float("nan")), torch.zeros(4, 3)), ValueError, UNFINISHED),
+        (lambda: nearest_distribution(torch.zeros(2, 3), torch.full((4, 3), float("inf"))), ValueError, UNFINISHED),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_named(call, kind, message):
+    with pytest.raises(kind) as error:
+        call()
+    assert str(error.value) == message
+
+
+def test_a_single_number_is_an_embedding():
+    assert gaussian(1, 1).shape == orthogonal(1, 1).shape == (1, 1)
+
+
+def test_shares_of_states_far_from_all_embeddings_keep_what_sets_them_apart():
+    """As a nearer state's with the same differences, whatever the scores' size; and each of a batch by itself."""
+    W, step = torch.eye(3), torch.tensor([[77.0, 53.0, 0.0]]) / 256  # exact in float32, there as here
+    near, far = nearest_distribution(step, W), nearest_distribution(step + 32768, W)
+    torch.testing.assert_close(far, near, rtol=0, atol=1e-5)
+    both = nearest_distribution(torch.cat([step, step + 32768]), W)
+    torch.testing.assert_close(both, torch.cat([near, far]), rtol=0, atol=1e-6)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from noprop_helpers.fast_stack import MLPStack
-from noprop_helpers.layerwise import LayerStack, fit_layers, fit_stack, layers_for_rank
+from noprop_helpers.layerwise import Diverged, LayerStack, check_distinct, check_finite, fit_layers, fit_stack, layers_for_rank
 from noprop_helpers.losses import readout_loss
 
 T, F = 4, 6
@@ -196,3 +196,60 @@ def test_errors(layers, batches):
         fit_stack(stack, adam(stack.parameters()), [], readout_loss)
     with pytest.raises(ValueError, match="expected 4 layers, got 2"):
         stack.copy_to(layers[:2])
+
+
+# --- What is refused, word by word ---
+
+
+def test_the_first_loss_that_is_not_finite_is_named():
+    assert check_finite(torch.zeros(3, 2)) is None
+    losses = torch.zeros(4, 3)
+    losses[2, 1] = losses[3, 0] = float("nan")
+    with pytest.raises(Diverged) as error:
+        check_finite(losses)
+    assert (error.value.layer, error.value.batch) == (2, 3)
+    assert str(error.value) == (
+        "the loss of layer 2 is not finite at batch 3: lower the learning rate, or look for NaN in the data"
+    )
+
+
+@pytest.mark.parametrize("wrong", [1, 3])
+def test_training_stops_where_a_loss_is_not_finite(wrong, layers, batches):
+    """Both ways of training name the same layer and batch, and a pass without such a loss is none of it."""
+    spoilt = [(x, z.clone(), y) for x, z, y in batches[:3]]
+    spoilt[1][1][wrong - 1] = float("nan")
+    both = copy.deepcopy(layers), copy.deepcopy(layers)
+    with pytest.raises(Diverged) as one:
+        fit_layers(both[0], [adam(layer.parameters()) for layer in both[0]], spoilt, readout_loss)
+    stack = LayerStack(both[1])
+    with pytest.raises(Diverged) as other:
+        fit_stack(stack, adam(stack.parameters()), spoilt, readout_loss)
+    assert (one.value.layer, one.value.batch) == (other.value.layer, other.value.batch) == (wrong, 2)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda a, b, c: check_distinct([a, b, a]),
+            "layer 1 and layer 3 share weights: make each layer anew, the same ones cannot be trained apart",
+        ),
+        (lambda a, b, c: LayerStack([a, c]), "expected layers of one kind, Linear, got Sequential as layer 2"),
+        (
+            lambda a, b, c: LayerStack([a, nn.Linear(2, 5)]),
+            "expected layers whose weights have the same names and shapes, got others in layer 2",
+        ),
+        (lambda a, b, c: layers_for_rank(10, 0.5, 2), "expected integers as layers, rank and world_size, got 10, 0.5, 2"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_named(call, message):
+    with pytest.raises(ValueError) as error:
+        call(nn.Linear(2, 3), nn.Linear(2, 3), nn.Sequential(nn.Linear(2, 3)))
+    assert str(error.value) == message
+
+
+def test_a_stack_answers_one_sample_and_refuses_none(layers, batches):
+    (x, z, _), stack = batches[0], LayerStack(layers)
+    assert stack(x[:1], z[:, :1]).shape[:2] == (T, 1)
+    with pytest.raises(ValueError, match="^expected at least one sample and states z of shape"):
+        stack(x[:0], z[:, :0])
