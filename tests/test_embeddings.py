@@ -157,7 +157,8 @@ def test_a_single_number_is_an_embedding():
 def test_shares_of_states_far_from_all_embeddings_keep_what_sets_them_apart():
     """As a nearer state's with the same differences, whatever the scores' size; and each of a batch by itself."""
     W, step = torch.eye(3), torch.tensor([[77.0, 53.0, 0.0]]) / 256  # exact in float32, there as here
-    near, far = nearest_distribution(step, W), nearest_distribution(step + 32768, W)
+    near, far = nearest_distribution(step, W), nearest_distribution(step + 49152, W)
     torch.testing.assert_close(far, near, rtol=0, atol=1e-5)
-    both = nearest_distribution(torch.cat([step, step + 32768]), W)
-    torch.testing.assert_close(both, torch.cat([near, far]), rtol=0, atol=1e-6)
+    fine = torch.tensor([[0.3, 0.2, 0.0]])  # would be rounded, were the far one's scores taken off
+    both = nearest_distribution(torch.cat([fine, step + 49152]), W)
+    torch.testing.assert_close(both, torch.cat([nearest_distribution(fine, W), far]), rtol=0, atol=1e-6)

@@ -105,7 +105,7 @@ EXPERIMENTS = {
     "sudoku_rivals": _sudoku("sudoku_rivals", "opponents that take several steps, as a chain does"),
     "sudoku_rates": _sudoku("sudoku_rates", "the learning rates of all, by puzzles of known classes", (0,)),
     "sudoku_sizes": _sudoku("sudoku_sizes", "chains of other depths, widths, rounds and training times"),
-    # Expected, before any run: no more solved than with 192 hidden units, at a rate that was chosen with 48.
+    # Expected, before any run: within two in a hundred of what 192 hidden units solve, at a rate that was chosen with 48.
     "sudoku_wide": _sudoku("sudoku_wide", "chains of ten layers of 384 hidden units", (0, 1, 2)),
     "sudoku_pictures": Experiment(
         "visual Sudoku, 6 x 6, half of the cells given as images: a chain, its top layer, one layer longer, what reading costs",
