@@ -151,6 +151,56 @@ def test_errors(call, message):
         call()
 
 
+U = torch.ones(3, 2)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        *(
+            (call, "u must be a floating-point tensor, got torch.int64")
+            for call in (
+                lambda: q_sample(U.long(), 0.5, U), lambda: flow_path(U.long(), 0.5, U.long()),
+                lambda: forward_chain(U.long(), linear_alphas(2)), lambda: kl_to_prior(U.long(), 0.5),
+            )
+        ),
+        *(
+            (call, f"{name} must be a number or a tensor of numbers, got 'half'")
+            for name, call in (
+                ("alpha_bar_t", lambda: q_sample(U, "half", U)),
+                ("alpha_bar_t", lambda: ideal_denoiser(U, "half", torch.eye(2), torch.zeros(2))),
+                ("t", lambda: flow_path(U, "half", U)),
+                ("alphas", lambda: forward_chain(U, "half")),
+                ("alpha_bar_T", lambda: kl_to_prior(U, "half")),
+            )
+        ),
+        (lambda: q_sample(U, 0.5, U.double()), "expected u and noise of one type, got torch.float32 and torch.float64"),
+        (
+            lambda: ideal_denoiser(U, 0.5, torch.eye(2).double(), torch.zeros(2).half()),
+            "expected z_t, W and log_prior of one type, got torch.float32, torch.float64 and torch.float16",
+        ),
+        *(
+            (
+                lambda prior=prior: ideal_denoiser(U, 0.5, torch.eye(2), torch.tensor(prior)),
+                "expected a log_prior without NaN that finds one label possible at least, got no such",
+            )
+            for prior in ([0.0, math.nan], [-math.inf, -math.inf])
+        ),
+        (lambda: flow_path(U, 0.5, U, torch.ones(2)), "expected a jitter of the shape of u, [3, 2], got [2]"),
+        *((lambda t=t: flow_path(U, t, U), f"t must lie in [0, 1], got {t}") for t in (1.5, -0.5, math.nan)),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_named(call, message):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == message
+
+
+def test_a_seed_is_no_generator():
+    with pytest.raises(TypeError, match="^generator must be a torch.Generator or None, got 0$"):
+        forward_chain(U, linear_alphas(2), generator=0)
+
+
 def test_flow_path_is_straight_and_its_velocity_the_derivative():
     """Eqs. (10.1), (10.2)."""
     u, noise = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
@@ -179,6 +229,13 @@ def test_ideal_denoiser_is_bayes_rule(alpha_bar):
     density = torch.distributions.Normal(math.sqrt(alpha_bar) * W, math.sqrt(1 - alpha_bar))
     joint = p * density.log_prob(z[:, None]).sum(2).exp()  # [50, 3]
     torch.testing.assert_close(ideal_denoiser(z, alpha_bar, W, p.log()), joint / joint.sum(1, keepdim=True) @ W)
+
+
+def test_ideal_denoiser_takes_a_level_as_exact_as_it_is_given():
+    """0.3 is another number in float32."""
+    W, p = words()
+    at = [ideal_denoiser(W, level, W, p.log()) for level in (0.3, torch.tensor(0.3, dtype=torch.float64))]
+    torch.testing.assert_close(*at, rtol=0, atol=0)
 
 
 def test_ideal_denoiser_takes_a_prior_for_every_state():

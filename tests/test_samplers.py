@@ -163,6 +163,53 @@ def test_errors(call, message):
         call()
 
 
+Z, TWO = torch.ones(2, 3), torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: sample_posterior(lambda t, z: z, Z, TWO, TWO, torch.tensor([0.5, -0.5])),
+            "the variances c must be at least 0, got [0.5, -0.5]",
+        ),
+        (
+            lambda: sample_posterior(lambda t, z: z, Z, TWO, [1.0, 1.0], TWO),
+            "per-layer tables must be tensors, got ['Tensor', 'list', 'Tensor']",
+        ),
+        (
+            lambda: sample_posterior(lambda t, z: z, Z, TWO, torch.tensor([1.0, math.inf]), TWO),
+            "per-layer tables must be finite, got [1.0, inf]",
+        ),
+        (
+            lambda: sample_renoise(lambda t, z: 0.0, Z, TWO),
+            "at time 2, expected a tensor of the shape of z, [2, 3], got float",
+        ),
+        *(
+            (lambda n=n: sample_euler(lambda t, z: z, Z, n), f"num_steps must be an integer, at least 1, got {n!r}")
+            for n in (True, 2.0, 0)
+        ),
+    ],
+)
+def test_what_is_refused_is_named(call, message):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "walk",
+    [
+        lambda generator: sample_posterior(lambda t, z: z, Z, TWO, TWO, 0 * TWO, generator),
+        lambda generator: sample_renoise(lambda t, z: z, Z, TWO, generator),
+    ],
+)
+def test_a_seed_is_no_generator(walk):
+    assert walk(generator()).shape == Z.shape  # no variance at all is one
+    with pytest.raises(TypeError, match="^generator must be a torch.Generator or None, got 0$"):
+        walk(0)
+
+
 def decay(t, z):
     """dz/dt = (2 + t) z, with z(0) = z(1) exp(-2.5)."""
     return (2 + t) * z

@@ -173,6 +173,52 @@ def test_errors_say_what_was_expected_and_what_came(call, message):
         call()
 
 
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        *(
+            (lambda call=call, name=name: call(3, **{name: "1"}), f"{name} must be a number, got '1'")
+            for call, names in ((linear_alphas, ("start", "end")), (cosine_alpha_bar, ("offset", "clean_end", "noise_end")))
+            for name in names
+        ),
+        (lambda: linear_alphas(3, start=True), "start must be a number, got True"),
+        (lambda: LearnedGamma("-5"), "gamma_0 must be a number, got '-5'"),
+        (lambda: LearnedGamma(-5, "5"), "gamma_1 must be a number, got '5'"),
+        (lambda: LearnedGamma(-1e308, 1e308), "expected finite gamma_0 < gamma_1 (time counts noise), got -1e+308 and 1e+308"),
+        *(
+            (lambda value=value: LearnedGamma(hidden_dim=value), f"hidden_dim must be an integer >= 1, got {value!r}")
+            for value in (0, True, 2.0)
+        ),
+        *(
+            (lambda call=call, value=value: call(value), message)
+            for name, call in (("alphas", alpha_bar_from_alphas), ("alpha_bar", snr), ("alpha_bar", alphas_from_alpha_bar))
+            for value, message in (
+                ("half", f"{name} must be a tensor of numbers, got 'half'"),
+                (torch.ones(2) * 1j, f"{name} must be a tensor of real numbers, got torch.complex64"),
+            )
+        ),
+        (
+            lambda: cosine_alpha_bar(5, offset=1e20),
+            "an offset of 1e+20 leaves nothing of the cosine: expected one well below 1000",
+        ),
+        (lambda: snr(torch.tensor([0.5, 1.5])), "alpha_bar must lie in [0, 1], got [0.5, 1.5]"),
+        (lambda: snr(torch.tensor(-0.5)), "alpha_bar must lie in [0, 1], got -0.5"),
+    ],
+)
+def test_what_is_refused_is_named(call, message):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == message
+
+
+def test_what_is_just_not_refused():
+    assert snr(torch.tensor(0.0)) == 0
+    assert LearnedGamma(hidden_dim=1)(torch.tensor(0.5)).rate > 0
+    for num_steps, offset in ((5, 1e15), (1000, 1e14)):  # near the rounding of the cosine's end; so near that steps are lost
+        table = cosine_alpha_bar(num_steps, offset)
+        assert table[0] == 0.9999 and table[-1] == 1e-4
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_learned_gamma_increases_whatever_its_weights(seed):
     """Eq. (9.4)."""
