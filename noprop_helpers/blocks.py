@@ -259,14 +259,16 @@ def timestep_embedding(t: Tensor, dim: int = 64, max_period: float = 10_000.0) -
     Column i and column i + dim/2 are cos and sin of 1000 t / max_period^(i / (dim/2)): the factor 1000 spreads
     continuous time over the range that these frequencies were made for.
 
-    Raises ValueError unless t is a vector, dim an even integer and max_period above 0.
+    Raises ValueError unless t is a vector, dim an even integer and max_period above 0 and finite.
 
     >>> timestep_embedding(torch.tensor([0.0]), dim=4)
     tensor([[1., 1., 0., 0.]])
     """
-    if t.ndim != 1 or not isinstance(dim, numbers.Integral) or dim < 2 or dim % 2 or not max_period > 0:
+    even = isinstance(dim, numbers.Integral) and dim >= 2 and dim % 2 == 0
+    if t.ndim != 1 or not even or not isinstance(max_period, numbers.Real) or not 0 < max_period < math.inf:
         raise ValueError(
-            f"expected t [B], an even dim and max_period above 0, got {list(t.shape)}, dim {dim!r} and max_period {max_period}"
+            "expected t [B], an even dim and a finite max_period above 0, "
+            f"got {list(t.shape)}, dim {dim!r} and max_period {max_period!r}"
         )
     half = dim // 2
     frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=t.dtype, device=t.device) / half)
@@ -394,7 +396,8 @@ def _check_sizes(sizes: dict[str, int], smallest: int = 1) -> None:
 def _shape(image_shape) -> tuple[int, int, int]:
     """(C, H, W), or ValueError."""
     image_shape = tuple(image_shape)
-    if len(image_shape) != 3 or not all(isinstance(n, numbers.Integral) and n >= 1 for n in image_shape):
+    counts = (isinstance(n, numbers.Integral) and not isinstance(n, bool) and n >= 1 for n in image_shape)
+    if len(image_shape) != 3 or not all(counts):
         raise ValueError(f"expected the images' shape as (C, H, W), integers of at least 1, got {image_shape}")
     return image_shape
 

@@ -82,7 +82,7 @@ class _Model(nn.Module):
 
     def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Sum over layers of the batch-mean loss: images [B, C, H, W], labels [B] -> scalar."""
-        self._check(images)
+        self._check(images, self.image_shape)
         check_images(images, labels, len(self.W))
         features = self.encoder(images)
         losses = [self.layer_loss(t, features, labels, generator).mean() for t in range(1, self.num_layers + 1)]
@@ -91,10 +91,11 @@ class _Model(nn.Module):
     def trained_on(self, image_shape: tuple[int, int, int], class_names: tuple[str, ...]) -> "_Model":
         """Say what it is trained on: from now on it refuses images of another shape or type, or with values outside [0, 1].
 
-        Returns the model itself. Raises NoPropError where these are not as many classes as it has, or the shape is no (C, H, W).
+        Returns the model itself. Raises NoPropError where these are not as many classes as it has, or the shape is no
+        (C, H, W).
         """
-        if len(image_shape) != 3:
-            raise NoPropError(f"expected the images' shape as (C, H, W), got {tuple(image_shape)}")
+        if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 3:
+            raise NoPropError(f"expected the images' shape as (C, H, W), got {image_shape!r}")
         if len(class_names) != len(self.W):
             raise NoPropError(f"expected {len(self.W)} class names, got {len(class_names)}")
         self.image_shape, self.class_names = tuple(image_shape), tuple(class_names)
@@ -115,24 +116,22 @@ class _Model(nn.Module):
 
         From now on the model refuses images of another shape. One that was told more, see ``trained_on``, refuses them already.
         """
-        if self.class_names is None:
-            self.image_shape = None  # it may be trained anew, on other images
-        self._check(images)
+        self._check(images, self.image_shape if self.class_names else None)  # else it may be trained anew, on other images
         check_images(images, labels, len(self.W))
         self.image_shape = tuple(images.shape[1:])
 
-    def _check(self, images: Tensor) -> None:
+    def _check(self, images: Tensor, image_shape: tuple[int, int, int] | None) -> None:
         """That images can be used and, as far as it is known what the model was trained on, are like those."""
         if self.class_names is None:
             check_images(images)
         else:
-            check_like(images, self.image_shape, self.W.dtype)
+            check_like(images, image_shape, self.W.dtype)
         if images.device != self.W.device:
             raise ValueError(f"images: expected them where the model is, on {self.W.device}, got them on {images.device}")
         if images.dtype != self.W.dtype:
             raise ValueError(f"images: expected {self.W.dtype}, as the model's weights are, got {images.dtype}")
-        if self.image_shape is not None and images.shape[1:] != self.image_shape:
-            expected = ", ".join(map(str, self.image_shape))
+        if image_shape is not None and images.shape[1:] != image_shape:
+            expected = ", ".join(map(str, image_shape))
             raise ValueError(f"images: expected [B, {expected}], as the model was trained on, got {list(images.shape)}")
 
     def identity(self) -> dict:
@@ -325,7 +324,7 @@ class NoPropDT(_Model):
         ``callback(t, z, u_hat)`` sees every new state, as in the samplers. ``noise=False`` leaves out the sqrt(c_t) eps
         of every posterior step: the chain then answers, where otherwise it samples (chapter 6). None is the model's own way.
         """
-        self._check(images)
+        self._check(images, self.image_shape)
         noise = self.inference_noise if noise is None else noise
         _check_noise(self.levels, noise)
         z = self._noise(len(images), generator)
@@ -360,14 +359,15 @@ class NoPropDT(_Model):
 
         For the top layer, t = T, pure noise is the usual input: this is inference stopped after one step.
         """
-        self._check(images)
+        self._check(images, self.image_shape)
         self._check_layer(t)
         z = self._noise(len(images), generator)
         with evaluating(self):
             return self.classify(self.denoised(self.layers[t - 1](self.encoder(images), z)))
 
     def _check_layer(self, t: int) -> None:
-        if not isinstance(t, numbers.Integral) or not 1 <= t <= self.num_layers:  # layers[0 - 1] would be the last one
+        # layers[0 - 1] would be the last one, and True the first.
+        if isinstance(t, bool) or not isinstance(t, numbers.Integral) or not 1 <= t <= self.num_layers:
             raise NoPropError(f"expected a layer from 1 to {self.num_layers}, got {t!r}")
 
 
@@ -380,7 +380,7 @@ def _at_least_one(number: int, name: str = "num_steps") -> int:
 
 
 def _at_least_zero(number: float, name: str) -> float:
-    if not isinstance(number, numbers.Real) or not 0 <= number < math.inf:
+    if isinstance(number, bool) or not isinstance(number, numbers.Real) or not 0 <= number < math.inf:
         raise NoPropError(f"{name} must be a finite number, at least 0, got {number!r}")
     return number
 
@@ -420,9 +420,9 @@ def _checked_schedule(alpha_bar: Tensor, layers: list[nn.Module]) -> Tensor:
 def _levels(inference: str | Tensor, num_layers: int) -> Tensor | None:
     """The levels of inference [T], or None where it is one of the two ways through the posterior."""
     if isinstance(inference, Tensor):
-        if len(inference) != num_layers:
+        if inference.shape != (num_layers,):
             raise NoPropError(f"expected one level per layer, [{num_layers}], got {list(inference.shape)}")
-        if not ((inference >= 0) & (inference <= 1)).all():
+        if inference.is_complex() or not ((inference >= 0) & (inference <= 1)).all():
             raise NoPropError(f"levels must lie in [0, 1], got {inference.tolist()}")
         return inference
     if inference not in ("sample", "answer"):
@@ -452,7 +452,7 @@ class _Flow(_Model):
 
         ``num_steps`` replaces the model's own number of steps; ``callback(t, z, v)`` sees every new state.
         """
-        self._check(images)
+        self._check(images, self.image_shape)
         num_steps = self.num_steps if num_steps is None else _at_least_one(num_steps)
         with evaluating(self):
             features = self.block.encode(self.encoder(images))
@@ -656,7 +656,7 @@ class Propagated(_Model):
     @torch.no_grad()
     def predict(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """images [B, C, H, W] -> predicted classes [B] int64."""
-        self._check(images)
+        self._check(images, self.image_shape)
         return self._scores(images, generator).argmax(1)
 
     def _scores(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -665,7 +665,7 @@ class Propagated(_Model):
 
     def _distribution(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         """images [B, C, H, W] -> [B, K]."""
-        self._check(images)
+        self._check(images, self.image_shape)
         return self._scores(images, generator).softmax(1)
 
     def identity(self) -> dict:

@@ -60,7 +60,7 @@ def reseed(seed: int, device: torch.device | str = "cpu") -> None:
     >>> torch.equal(torch.rand(2), first)
     True
     """
-    if not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"seed must be an integer, got {seed!r}")
     torch.default_generator.manual_seed(seed)
     if torch.device(device).type == "cuda":
@@ -95,7 +95,7 @@ def shuffled(num_images: int, settings: Settings, epoch: int, device: torch.devi
     if num_images < 1:
         raise ValueError(f"expected at least one image to train on, got {num_images}")
     generator = torch.Generator().manual_seed(seed_of(settings.seed, epoch))
-    order = torch.randperm(num_images, generator=generator).to(device)
+    order = torch.randperm(num_images, generator=generator, device="cpu").to(device)
     parts = list(order.split(settings.batch_size))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]

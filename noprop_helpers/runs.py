@@ -47,7 +47,7 @@ class Run:
     def __post_init__(self):
         if type(self.inference_runs) is not int or self.inference_runs < 1:
             raise NoPropError(f"inference_runs must be an integer of at least 1, got {self.inference_runs!r}")
-        if not isinstance(self.steps, (tuple, list)) or not all(type(number) is int and number > 0 for number in self.steps):
+        if not isinstance(self.steps, tuple) or not all(type(number) is int and number > 0 for number in self.steps):
             raise NoPropError(f"steps must be a tuple of integers of at least 1, got {self.steps!r}")
 
 
@@ -91,7 +91,8 @@ def plan(dataset: Dataset, recipe: str = "shared", changes: dict[str, str] | Non
     if unknown := [name for name in changes if name not in own | general]:
         raise NoPropError(f"{recipe} has no setting {unknown[0]!r}; choose one of {', '.join(sorted(own | general))}")
     model = changed(model, {name: text for name, text in changes.items() if name in own})
-    return Run(recipe, model, changed(settings, {name: text for name, text in changes.items() if name in general}), dataset.name)
+    settings = changed(settings, {name: text for name, text in changes.items() if name in general})
+    return Run(recipe, model, settings, dataset.name)
 
 
 def as_data(run: Run) -> dict:
@@ -288,8 +289,8 @@ def load_trained(path: str | Path, device: torch.device | str = "cpu") -> Loaded
 def join(paths: Sequence[str | Path], device: torch.device | str = "cpu") -> Loaded:
     """One model from files that hold some of its layers each, trained apart.
 
-    Raises CheckpointError where there is no file, layers are missing or come twice, a part is not trained to its end, or two parts are not of
-    one run: another seed, other settings, other data.
+    Raises CheckpointError where there is no file, layers are missing or come twice, a part is not trained to its end, or two
+    parts are not of one run: another seed, other settings, other data.
     """
     if not paths:
         raise CheckpointError("expected at least one file to join, got none")

@@ -26,8 +26,8 @@ __all__ = ["Keeper", "Settings", "accuracy", "fit", "predictions"]
 class Keeper:
     """Keeps a run in a file, all or nothing, so that it can be taken up where it stopped, to the same bits.
 
-    To the same bits on as many threads, the same kind of device and processor and the same PyTorch: another order of sums may round
-    otherwise, and a run that is taken up elsewhere warns of it.
+    To the same bits on as many threads, the same kind of device and processor and the same PyTorch: another order of sums may
+    round otherwise, and a run that is taken up elsewhere warns of it.
 
     - ``path``: written after every epoch; None keeps nothing
     - ``resume``: go on from the file, which must be of a run with the same model, settings, images and labels

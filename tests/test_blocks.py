@@ -1,3 +1,4 @@
+import functools
 import math
 
 import pytest
@@ -68,6 +69,11 @@ def test_standardize_fit():
 def test_standardize_constant_feature_stays_finite():
     x = torch.tensor([[1.0, 3.0], [2.0, 3.0]])
     assert Standardize.fit(x)(x).tolist() == [[-1, 0], [1, 0]]
+
+
+def test_what_hardly_varies_counts_as_constant():
+    x = torch.tensor([[-1e-6, -2e-6], [1e-6, 2e-6]], dtype=torch.float64)  # deviations of 1e-6 and 2e-6
+    assert Standardize.fit(x)(x).tolist() == [[-1e-6, -1], [1e-6, 1]]
 
 
 def test_expected_embedding_is_a_mean_of_rows():
@@ -316,3 +322,134 @@ def test_labels_of_no_length_start_a_readout_without_a_preference():
 def test_conv_block_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+ROWS, STATES = torch.ones(2, 4), torch.ones(2, 3)
+SHAPE, SMALL = "expected the images' shape as (C, H, W), integers of at least 1, got ", (1, 8, 8)
+BLOCKS = (ConvBlock, TimedConvBlock)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        *(
+            (lambda kind=kind, name=name, value=value: kind(**{name: value}), f"{name} must be an integer >= 1, got {value!r}")
+            for kind, names in (
+                (DenoisingMLP, ("feature_dim", "embed_dim", "num_classes", "hidden_dim")),
+                (ConvEncoder, ("feature_dim",)),
+                *((kind, ("embed_dim", "num_classes")) for kind in BLOCKS),
+                (ResidualBlock, ("embed_dim", "num_classes", "width")),
+                (functools.partial(LinearDenoiser, feature_dim=4, embed_dim=3), ("feature_dim", "embed_dim")),
+                (functools.partial(RadialReadout, embed_dim=4, num_classes=3), ("embed_dim", "num_classes")),
+            )
+            for name in names
+            for value in (0, True, 2.0)
+        ),
+        (lambda: ConvEncoder(widths=(2, 0)), "widths[1] must be an integer >= 1, got 0"),
+        (lambda: ConvEncoder(padding=-1), "padding must be an integer >= 0, got -1"),
+        *((lambda kind=kind: kind((1, 8)), SHAPE + "(1, 8)") for kind in (ConvEncoder, *BLOCKS, ResidualBlock)),
+        *((lambda kind=kind: kind((1, 8, 0)), SHAPE + "(1, 8, 0)") for kind in (ConvEncoder, *BLOCKS, ResidualBlock)),
+        (lambda: ConvEncoder([1, 8.0, 8]), SHAPE + "(1, 8.0, 8)"),
+        (lambda: ConvEncoder((True, 8, 8)), SHAPE + "(True, 8, 8)"),
+        *(
+            (lambda kind=kind: kind((1, 3, 8)), "images of shape (1, 3, 8) are too small: expected sides of at least 4 pixels")
+            for kind in BLOCKS
+        ),
+        (lambda: ResidualBlock((2, 8, 3)), "maps of shape (2, 8, 3) are too small: expected sides of at least 4"),
+        *(
+            (lambda kind=kind: kind(SMALL, 10, image_sized=True), "an image-sized state of (1, 8, 8) has D = 64, got 10")
+            for kind in BLOCKS
+        ),
+        (lambda: DenoisingMLP(4, 3)(ROWS, ROWS), "expected features [B, 4] and z [B, 3], got [2, 4] and [2, 4]"),
+        *(
+            (
+                lambda kind=kind: kind(4, 3)(ROWS.double(), STATES),
+                "expected features of the weights' type torch.float32, got torch.float64",
+            )
+            for kind in (DenoisingMLP, LinearDenoiser)
+        ),
+        *(
+            (
+                lambda kind=kind, time=time: kind(SMALL, 3).head(torch.ones(2, 256), ROWS, **time),
+                "expected z [2, 3], a state per image, got [2, 4]",
+            )
+            for kind, time in ((ConvBlock, {}), (TimedConvBlock, {"t": torch.zeros(2)}))
+        ),
+        (
+            lambda: TimedConvBlock(SMALL, 3).head(torch.ones(2, 256), STATES, torch.zeros(3)),
+            "expected t [2], a time per image, got [3]",
+        ),
+        (
+            lambda: TimedConvBlock(SMALL, 3).encode(torch.ones(2, 1, 8, 9)),
+            "expected images [B, 1, 8, 8], got [2, 1, 8, 9]",
+        ),
+        (
+            lambda: ResidualBlock((2, 4, 4), 3, width=1)(torch.ones(2, 2, 4, 5), STATES),
+            "expected images [B, 2, 4, 4], got [2, 2, 4, 5]",
+        ),
+        (
+            lambda: ResidualBlock((2, 4, 4), 3, width=1)(torch.ones(1, 2, 4, 4), STATES),
+            "expected z [1, 3], a state per image, got [2, 3]",
+        ),
+        *(
+            (
+                lambda t=t, dim=dim, period=period: timestep_embedding(t, dim, period),
+                "expected t [B], an even dim and a finite max_period above 0, "
+                f"got {list(t.shape)}, dim {dim!r} and max_period {period!r}",
+            )
+            for t, dim, period in (
+                (torch.ones(3, 1), 4, 10.0), (torch.ones(3), 4.0, 10.0), (torch.ones(3), -2, 10.0), (torch.ones(3), 3, 10.0),
+                (torch.ones(3), 4, 0.0), (torch.ones(3), 4, math.nan), (torch.ones(3), 4, math.inf), (torch.ones(3), 4, "9"),
+            )
+        ),
+        (
+            lambda: LinearReadout(3, 2).start_nearest(STATES * math.inf),
+            "expected a finite W, got NaN or infinity in it",
+        ),
+        *(
+            (lambda sigma=sigma: RadialReadout(4, 3, sigma), f"sigma must be positive and finite, got {sigma!r}")
+            for sigma in (0, -1.0, math.inf, math.nan, "1")
+        ),
+        *(
+            (
+                lambda mean=mean, std=std: Standardize(torch.tensor([1.0, mean]), torch.tensor([1.0, std])),
+                "expected mean and std that are finite, std above 0: of one sample at least, without NaN",
+            )
+            for mean, std in ((math.nan, 1.0), (1.0, math.inf), (1.0, 0.0))
+        ),
+        (lambda: Standardize.fit(ROWS.long()), "expected floating-point values to standardise, got torch.int64"),
+        (
+            lambda: Standardize.fit(ROWS[:0]),
+            "expected one sample at least, so that mean and std are finite, got [0, 4]",
+        ),
+        *(
+            (
+                lambda W=W: expected_embedding(STATES, W),
+                f"expected logits [..., K] and W [K, D] with one K, got [2, 3], {list(W.shape)}",
+            )
+            for W in (ROWS, torch.ones(3))
+        ),
+        (
+            lambda: expected_embedding(STATES, torch.ones(3, 4).double()),
+            "expected logits and W of one type, got torch.float32 and torch.float64",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_named(call, message):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == message
+
+
+def test_what_is_just_not_refused():
+    assert DenoisingMLP(1, 1, 1, 1)(torch.ones(2, 1), torch.ones(2, 1)).shape == (2, 1)
+    assert ConvEncoder((1, 10, 10), 1, widths=(1, 1))(torch.ones(2, 1, 10, 10)).shape == (2, 1)
+    assert timestep_embedding(torch.zeros(3), 2, 0.5).tolist() == [[1, 0]] * 3
+    assert Standardize(torch.ones(1), torch.tensor([1e-30]))(torch.ones(1)) == 0
+
+
+def test_under_autocast_types_go_together():
+    with torch.autocast("cpu", torch.bfloat16):
+        for layer in (DenoisingMLP(4, 3, 3), LinearDenoiser(4, 3)):
+            assert layer(ROWS.bfloat16(), STATES).shape == (2, 3)
+        assert expected_embedding(STATES.bfloat16(), torch.ones(3, 4)).shape == (2, 4)

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import re
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from noprop_helpers import NoPropError, checkpoints
 from noprop_helpers.blocks import ConvEncoder, DenoisingMLP, LinearReadout, RadialReadout
 from noprop_helpers.checkpoints import CheckpointError
-from noprop_helpers.noprop import NoPropCT, NoPropDT, NoPropFM, Propagated, evaluating
+from noprop_helpers.noprop import NoPropCT, NoPropDT, NoPropFM, Propagated, evaluating, probability_flow
 from noprop_helpers.recipes import RECIPES
 from noprop_helpers.samplers import sample_heun
 from noprop_helpers.schedules import LearnedGamma, cosine_alpha_bar, linear_alphas, snr_weights
@@ -380,6 +381,30 @@ def test_scores_become_states_in_full_precision(few_digits):
     assert fm._combined(scores.bfloat16()).dtype == ct._expected(scores.bfloat16()).dtype == torch.float32
 
 
+def test_the_probability_flow_at_numbers_worked_out_by_hand():
+    """alpha_bar = 0.64 and gamma' = 5: the velocity is 1/2 x 5 x 0.8 (0.8 z - u_hat)."""
+    z, u_hat = torch.tensor([[1.0, -2.0]], dtype=torch.float64), torch.tensor([[0.3, 0.4]], dtype=torch.float64)
+    gamma, rate = torch.tensor([math.log(0.36 / 0.64), 5.0], dtype=torch.float64)
+    torch.testing.assert_close(probability_flow(u_hat, z, gamma, rate), torch.tensor([[1.0, -4.0]], dtype=torch.float64))
+
+
+def test_what_a_model_in_float64_draws_and_tells_its_parts_is_float64(few_digits):
+    """The noise, and the times: a schedule or a block of other layers would take no other type, nor whole numbers."""
+    images, labels, heard = few_digits.train_images[:4].double(), few_digits.train_labels[:4], set()
+
+    def listen(module, told):
+        heard.update((type(model), x.dtype) for x in told)
+
+    models = small_stack(T).double(), *(model.double() for model in flows(torch.eye(K), LinearReadout(K, K)))
+    for model in models:
+        for module in model.modules():
+            module.register_forward_pre_hook(listen)
+        assert model.loss(images, labels, generator()).dtype == torch.float64
+        model.predict(images, generator())
+    assert heard == {(type(model), torch.float64) for model in models}
+    assert models[0].noised_states(labels, generator()).dtype == torch.float64
+
+
 # --- Prediction and training mode ---
 
 
@@ -528,6 +553,23 @@ def test_a_model_in_float64_asks_for_images_in_float64(few_digits):
         model.loss(few_digits.train_images[:8], few_digits.train_labels[:8])
 
 
+def test_a_model_is_trained_anew_on_other_images_unless_it_was_told_what_it_is_for():
+    model, labels = small_stack(T), torch.tensor([0, 1])
+    for shape, other in (((1, 8, 8), (1, 4, 16)), ((1, 4, 16), (1, 8, 8))):
+        model.check_training(torch.zeros(2, *shape), labels)
+        assert model.image_shape == shape
+        with pytest.raises(ValueError) as error:
+            model.predict(torch.zeros(2, *other))
+        expected = f"[B, {shape[0]}, {shape[1]}, {shape[2]}], as the model was trained on, got {[2, *other]}"
+        assert str(error.value) == f"images: expected {expected}"
+        with pytest.raises(ValueError, match="expected labels in 0..9, got 12"):
+            model.check_training(torch.zeros(2, *other), torch.tensor([12, 0]))
+        assert model.image_shape == shape  # what is refused is not trained on
+    model.trained_on((1, 8, 8), list("0123456789")).check_training(torch.zeros(2, 1, 8, 8), labels)
+    with pytest.raises(ValueError, match=r"^images: expected torch.float32 \[B, 1, 8, 8\] .*, got .* \[2, 1, 4, 16\]$"):
+        model.check_training(torch.zeros(2, 1, 4, 16), labels)
+
+
 def test_a_file_of_weights_holds_no_tables():
     """What the schedule is stands in the model's identity; a copy among the weights could say something else."""
     assert {name.split(".")[0] for name in small_stack(T).state_dict()} == {"W", "layers"}
@@ -664,6 +706,135 @@ def test_what_does_not_make_a_model_is_refused():
     ]:
         with pytest.raises(NoPropError, match=message):
             call()
+
+
+EYE, IMAGES, LABELS = torch.eye(K), torch.zeros(2, 1, 8, 8), torch.tensor([3, 12])
+
+
+def plain_ct(**options):
+    return NoPropCT(nn.Identity(), nn.Identity(), EYE, LearnedGamma(), LinearReadout(K, K), **options)
+
+
+def plain_fm(**options):
+    return NoPropFM(nn.Identity(), nn.Identity(), EYE, **options)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: NoPropFM("pixels", nn.Identity(), EYE), "encoder must be an nn.Module, as nn.Identity(), got str"),
+        *(
+            (
+                lambda W=W: small_stack(W=W),
+                f"W must be a floating-point table [K, D] of label embeddings, as torch.eye(K), got {came}",
+            )
+            for W, came in (
+                ([[1.0]], "list"), (torch.ones(3), "torch.float32 [3]"), (torch.ones(0, 3), "torch.float32 [0, 3]"),
+                (torch.ones(3, 3, dtype=torch.int64), "torch.int64 [3, 3]"),
+            )
+        ),
+        *(
+            (lambda W=W: small_stack(W=W), "W must be finite, got NaN or infinity among the label embeddings")
+            for W in (torch.tensor([[0.0, math.nan]]), torch.tensor([[math.inf], [0.0]]))
+        ),
+        (lambda: NoPropDT(nn.Flatten(), "abc", EYE, cosine_alpha_bar(3)), "layers must be a list of nn.Module, got str"),
+        (
+            lambda: NoPropDT(nn.Flatten(), [nn.Identity(), 0.5], EYE, cosine_alpha_bar(2)),
+            "layers must be a list of nn.Module, got a float in it",
+        ),
+        (
+            lambda: NoPropDT(nn.Flatten(), [nn.Identity()], EYE, "cosine"),
+            "alpha_bar must be a tensor [T + 1], as cosine_alpha_bar(T), got 'cosine'",
+        ),
+        *(
+            (lambda levels=levels: small_stack(inference=torch.tensor(levels)), f"levels must lie in [0, 1], got {levels}")
+            for levels in ([1.5, 0.5, 0.0], [1.0, 0.5, -0.5], [0.5j, 0.5j, 0.5j])
+        ),
+        *(
+            (lambda shape=shape: small_stack(inference=torch.ones(shape)), f"expected one level per layer, [3], got {shape}")
+            for shape in ([], [3, 2])
+        ),
+        *(
+            (lambda t=t: small_stack().layer_loss(t, IMAGES, LABELS), f"expected a layer from 1 to 3, got {t}")
+            for t in (True, 0, 4, 1.0)
+        ),
+        *(
+            (lambda make=make, name=name, n=n: make(**{name: n}), f"{name} must be a finite number, at least 0, got {n!r}")
+            for make, name in ((small_stack, "eta"), (plain_ct, "eta"), (plain_fm, "sigma"))
+            for n in ("0.1", -0.5, math.inf, math.nan, True)
+        ),
+        *(
+            (lambda make=make, n=n: make(num_steps=n), f"num_steps must be an integer, got {n!r}")
+            for make in (plain_ct, plain_fm)
+            for n in (True, 2.5, "2")
+        ),
+        *(
+            (
+                lambda shape=shape: small_stack().trained_on(shape, "0123456789"),
+                f"expected the images' shape as (C, H, W), got {shape}",
+            )
+            for shape in ((8, 8), 8)
+        ),
+        *(
+            (lambda say=say: say(small_stack()), "labels: expected labels in 0..9, got 12 at index [1]")
+            for say in (lambda model: model.loss(IMAGES, LABELS), lambda model: model.check_training(IMAGES, LABELS))
+        ),
+        (
+            lambda: small_stack().to("meta").predict(IMAGES),
+            "images: expected them where the model is, on meta, got them on cpu",
+        ),
+        (
+            lambda: small_stack().double().predict(IMAGES),
+            "images: expected torch.float64, as the model's weights are, got torch.float32",
+        ),
+        *(
+            (
+                lambda use=use, shape=shape: use(torch.zeros(shape)),
+                f"expected a class score for each row of W [10, 10], got {shape}",
+            )
+            for use, shape in (
+                (lambda scores: small_stack().layer_losses(scores, LABELS), [3, 2, 4]),
+                (lambda scores: plain_fm()._combined(scores), [2, 4]),
+                (lambda scores: plain_fm()._combined(scores), [4]),
+            )
+        ),
+        (
+            lambda: probability_flow(torch.zeros(2, 3), torch.zeros(2, 4), torch.tensor(0.0), torch.tensor(1.0)),
+            "expected u_hat and z of one shape [B, D], got [2, 3] and [2, 4]",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_named(call, message):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("labels, wrong", [([10], 10), ([0, 10], 10), ([-1, 3], -1), ([-2, 12], -2)])
+def test_a_label_that_is_no_class_is_named(labels, wrong):
+    with pytest.raises(ValueError, match=f"^labels: expected labels in 0..9, got {wrong}$"):
+        small_stack().noised_states(torch.tensor(labels))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda seed: small_stack().noised_states(LABELS % K, seed),
+        lambda seed: small_stack().loss(IMAGES, LABELS % K, seed),
+        lambda seed: plain_ct().loss(IMAGES, LABELS % K, seed),
+        lambda seed: plain_fm().loss(IMAGES, LABELS % K, seed),
+    ],
+)
+def test_a_seed_is_no_generator(draw):
+    with pytest.raises(TypeError, match="^generator must be a torch.Generator or None, got 0$"):
+        draw(0)
+
+
+def test_what_is_just_not_refused():
+    """One class in one dimension, levels at both their ends, and no labels at all."""
+    assert NoPropDT(nn.Flatten(), [nn.Identity()], torch.ones(1, 1), cosine_alpha_bar(1)).W.shape == (1, 1)
+    assert small_stack(inference=torch.tensor([1.0, 0.5, 0.0])).levels.tolist() == [1.0, 0.5, 0.0]
+    assert small_stack().noised_states(LABELS[:0]).shape == (3, 0, K)
 
 
 def test_there_is_no_layer_0(few_digits):

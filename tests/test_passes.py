@@ -2,6 +2,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import math
 import types
 
 import pytest
@@ -20,6 +21,7 @@ from noprop_helpers.passes import (
     Schedule,
     Solved,
     Together,
+    check_batch_size,
     encode_images,
     forget_old_moments,
     layers_to_train,
@@ -153,6 +155,13 @@ def test_batches_follow_from_seed_and_epoch():
 @pytest.mark.parametrize("num_images, sizes", [(20, [10, 10]), (21, [10, 11]), (22, [10, 10, 2]), (1, [1]), (11, [11])])
 def test_no_batch_is_one_image_where_that_can_be_helped(num_images, sizes):
     assert [len(b) for b in shuffled(num_images, Settings(batch_size=10), 1, torch.device("cpu"))] == sizes
+
+
+def test_batches_are_where_they_are_asked_for():
+    """Beside the images: on another device, they could not be picked out by these."""
+    assert {batch.device.type for batch in shuffled(4, Settings(batch_size=2), 1, torch.device("meta"))} == {"meta"}
+    with torch.device("meta"):  # what torch would take of itself does not count
+        assert {batch.device.type for batch in shuffled(4, Settings(batch_size=2), 1, torch.device("cpu"))} == {"cpu"}
 
 
 @each_order
@@ -600,6 +609,45 @@ def test_in_turn_goes_by_layer_or_by_batch(order, few_digits):
         assert torch.equal(drawn, torch.rand(1))
 
 
+def told_losses(order, losses):
+    """A pass in turn over three batches, whose layers have these losses, and the rate of each step."""
+    images, rates, due = torch.ones(6, 1, 8, 8), [], {t: iter(row) for t, row in enumerate(losses, 1)}
+    settings = Settings(order=order, batch_size=2, epochs=2, one_cycle=True, learning_rate=0.5)
+    one_pass = InTurn(small_stack(len(losses)), images, torch.zeros(6, dtype=torch.int64), settings)
+
+    def step(t, x, y):
+        rates.append(one_pass.optimizer.param_groups[0]["lr"])
+        return torch.tensor(next(due[t]))
+
+    one_pass.step = step
+    return one_pass, rates
+
+
+@pytest.mark.parametrize("order", ["layer", "interleaved"])
+def test_in_turn_gives_each_layers_mean_and_every_layer_a_cycle_of_its_own(order):
+    one_pass, rates = told_losses(order, [[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]])
+    assert one_pass(2).tolist() == [3.0, 5.0]
+    cycle = [one_cycle(step, 6, 0.5)[0] for step in (3, 4, 5)]  # the second of two epochs
+    assert rates == (2 * cycle if order == "layer" else [rate for rate in cycle for _ in range(2)])
+
+
+@pytest.mark.parametrize("order, layer, step", [("layer", 1, 3), ("interleaved", 2, 1)])
+def test_of_several_losses_that_are_not_finite_the_first_in_time_is_named(order, layer, step):
+    one_pass, _ = told_losses(order, [[0.5, 0.5, math.nan], [math.inf, 0.5, 0.5]])
+    with pytest.raises(NoPropError, match=f"the loss of layer {layer} is not finite at step {step} of epoch 2; "):
+        one_pass(2)
+
+
+def test_a_step_of_one_layer_leaves_the_others_to_the_last_bit(few_digits):
+    """Also those that have learned: a gradient of 0, in place of none, would let Adam's old moments move them on."""
+    model, x, y = small_stack(2), few_digits.train_images[:8].flatten(1), few_digits.train_labels[:8]
+    one_pass = InTurn(model, few_digits.train_images[:8], y, Settings(order="layer"))
+    one_pass.step(1, x, y)
+    learned, new = copy.deepcopy(model.layers)
+    one_pass.step(2, x, y)
+    assert states_equal(model.layers[0], learned) and not states_equal(model.layers[1], new)
+
+
 @each_order
 def test_draws_and_batches_are_made_where_the_labels_are(order, few_digits, monkeypatch):
     """Every seeding is told the device, as a GPU has a generator of its own; the caller's state is kept for this device too."""
@@ -789,3 +837,71 @@ def trained(order, data, precision):
     model = model_for(order, data.train_images, T=1) if order != "together" else small_stack()
     fit(model, data.train_images, data.train_labels, Settings(order=order, precision=precision))
     return model
+
+
+# --- What is refused ---
+
+ONES, ZEROS = torch.ones(4, 1, 8, 8), torch.zeros(4, 1, 8, 8)
+
+
+def poisoned():
+    """A model whose layer 3 says NaN."""
+    model = small_stack()
+    nn.init.constant_(model.layers[2].mlp[0].bias, math.nan)
+    return model
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: shuffled(0, Settings(), 1, "cpu"), "expected at least one image to train on, got 0"),
+        *(
+            (
+                lambda sizes=sizes: check_batch_size(small_dt(ONES), Settings(order="layer", batch_size=sizes[0]), sizes[1]),
+                f"{what}: BatchNorm takes mean and deviation over the images of a batch",
+            )
+            for what, sizes in (
+                ("batch_size must be at least 2", (1, 2)), ("one image is too few to train on", (2, 1)),
+                ("one image is too few to train on", (1, 1)),
+            )
+        ),
+        (
+            lambda: Inputs(small_stack(), ZEROS, Settings(), silent),
+            "the encoder makes 0 of every image: fit it first, as a recipe's prepare does, or look at the images",
+        ),
+        *(
+            (
+                lambda step=step, n=n: one_cycle(step, n, 0.1),
+                f"expected num_steps of at least 1 and a step from 0 to {n - 1}, got {n} and {step}",
+            )
+            for step, n in ((5, 5), (-1, 5), (0, 0))
+        ),
+        *(
+            (
+                lambda order=order: (Together if order == "together" else InTurn)(
+                    poisoned(), ONES, torch.arange(4), Settings(order=order, layers=(2, 3))
+                )(4),
+                "training diverged: the loss of layer 3 is not finite at step 1 of epoch 4; try a smaller learning_rate",
+            )
+            for order in ("together", "layer", "interleaved")
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_named(call, message):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("seed", [None, "3", 0.5, True])
+def test_a_seed_is_an_integer(seed):
+    with pytest.raises(TypeError) as error:
+        reseed(seed)
+    assert str(error.value) == f"seed must be an integer, got {seed!r}"
+
+
+def test_what_is_just_not_refused():
+    """Two images make a batch, one image does without BatchNorm, and one image that is not black is enough to look at."""
+    check_batch_size(small_dt(ONES), Settings(order="layer", batch_size=2), 2)
+    check_batch_size(small_stack(), Settings(batch_size=1), 1)
+    assert Inputs(small_stack(), torch.cat([ZEROS, ONES[:1]]), Settings(), silent).values.sum() == 64

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import types
 
 import pytest
 import torch
@@ -176,6 +177,33 @@ def test_a_description_of_another_version_is_refused(digits):
             from_data(broken)
 
 
+@pytest.mark.parametrize("changes, message", [
+    *(
+        ({"inference_runs": number}, f"inference_runs must be an integer of at least 1, got {number!r}")
+        for number in (0, True, 2.0, "2")
+    ),
+    *(
+        ({"steps": steps}, f"steps must be a tuple of integers of at least 1, got {steps!r}")
+        for steps in ((1, 0), (True,), (2.0,), 3, "12", [1, 2])
+    ),
+])  # fmt: skip
+def test_a_count_that_is_none_is_named(changes, message):
+    with pytest.raises(NoPropError) as error:
+        Run("shared", RECIPES["shared"](), Settings(), "digits", **changes)
+    assert str(error.value) == message
+
+
+def test_data_that_nothing_can_be_learnt_from_are_named(few_digits):
+    for data, message in [
+        (few_digits._replace(class_names=("zero",)), "digits has one class, 'zero': there is nothing to tell apart"),
+        (some_of(few_digits, 0, 5), "digits: expected at least one image to train on, got none"),
+    ]:
+        with pytest.raises(NoPropError) as error:
+            plan(data)
+        assert str(error.value) == message
+    assert plan(some_of(few_digits, 1, 1)._replace(class_names=("zero", "one"))).dataset == "digits"
+
+
 # --- What a run measures ---
 
 
@@ -321,6 +349,101 @@ def test_parts_that_make_no_whole_are_refused(solved, few_digits, tmp_path):
     checkpoints.save(tmp_path / "odd.pt", whole | {"state": whole["state"] | {"odd": torch.ones(1)}})
     with pytest.raises(CheckpointError, match="^.*odd.pt does not fit this model, which has no odd$"):
         load_trained(tmp_path / "odd.pt")
+
+
+def test_nothing_and_a_file_twice_are_not_joined(solved):
+    upper, lower = solved / "a.pt", solved / "b.pt"
+    for paths, message in [
+        ([], "expected at least one file to join, got none"),
+        ([upper, lower, str(upper)], f"a file is named twice: {upper}, {lower}, {upper}"),
+    ]:
+        with pytest.raises(CheckpointError) as error:
+            runs.join(paths)
+        assert str(error.value) == message
+
+
+@pytest.mark.parametrize("part, about, message", [
+    ({"seconds": "many"}, {}, "does not say its seconds: expected a float, got a str"),
+    ({}, {"class_names": "abc"}, "does not say its class_names: expected a list, got a str"),
+    *(
+        ({}, {"image_shape": shape}, f"has image_shape {shape}, expected three positive numbers")
+        for shape in ([8, 8], [1, 8, 0], [1, 8.0, 8])
+    ),
+    (
+        {}, {"run": {"recipe": "best"}},
+        "describes no model of this version: this description of a run is of another version: 'settings'",
+    ),
+    (
+        {}, {"image_shape": [1, 2, 8]},
+        "describes no model of this version: patches of 3 x 3 pixels do not fit into images [1, 2, 8]",
+    ),
+])  # fmt: skip
+def test_a_file_that_describes_no_model_is_named(part, about, message, solved, tmp_path):
+    path, content = tmp_path / "a.pt", checkpoints.load(solved / "whole.pt")
+    checkpoints.save(path, content | part | {"about": content["about"] | about})
+    with pytest.raises(CheckpointError) as error:
+        load_trained(path)
+    assert str(error.value) == f"{path} {message}"
+
+
+# --- Where a run computes: "meta" stands for a device that is not the CPU; it has no numbers, so nothing is computed there ---
+
+
+def test_a_run_is_trained_and_measured_on_its_device(few_digits, monkeypatch):
+    asked = []
+    monkeypatch.setattr("noprop_helpers.settings.computes_bfloat16", lambda device: asked.append(device))
+    done, found = (None, torch.zeros(1, 1)), ({}, {})
+    monkeypatch.setattr(runs, "trained", lambda run, dataset, device, keeper, progress: asked.append(device) or done)
+    monkeypatch.setattr(runs, "measured", lambda model, run, dataset, device: asked.append(device) or found)
+    run(small_run(few_digits, "local", precision="auto"), few_digits, device="meta")
+    assert asked == ["meta"] * 3
+
+
+@pytest.fixture
+def draws(monkeypatch):
+    """Generators of any device, which draw nothing: each is its device's name and its seed."""
+    seeded = types.SimpleNamespace(Generator=lambda device: types.SimpleNamespace(manual_seed=lambda seed: (device, seed)))
+    monkeypatch.setattr(runs, "torch", seeded)
+
+
+def test_all_that_is_trained_with_is_on_the_runs_device(draws, few_digits, monkeypatch):
+    seen = []
+
+    def prepare(self, model, images, labels, generator):
+        seen.extend([model.W.device.type, images.device.type, labels.device.type, generator])
+        model.register_buffer("fresh", torch.ones(1))  # what is made here may lie elsewhere at first
+
+    def fit(model, images, labels, settings, keeper, progress, after_epoch):
+        seen.extend([model.fresh.device.type, images.device.type, labels.device.type])
+
+    monkeypatch.setattr(runs, "fit", fit)
+    monkeypatch.setattr(RECIPES["closed_form"], "prepare", prepare)
+    runs.trained(small_run(few_digits, "closed_form", seed="4"), few_digits, "meta", Keeper())
+    assert seen == ["meta", "meta", "meta", ("meta", 4), "meta", "meta", "meta"]
+
+
+def test_all_that_is_measured_with_is_on_the_runs_device(draws, few_digits, monkeypatch):
+    class Said:
+        """Answers that note what they are compared with."""
+
+        def __eq__(self, labels):
+            seen.append(labels.device.type)
+            return torch.ones(1)
+
+        def cpu(self):
+            return self
+
+    def predictions(model, images, generator, predict):
+        seen.extend([model, images.device.type, generator, predict])
+        return Said()
+
+    seen, model = [], built("paper-fm", few_digits.train_images, few_digits.train_labels, num_steps=2)
+    monkeypatch.setattr(runs, "predictions", predictions)
+    measured(model, small_run(few_digits, "paper-fm", seed="4"), few_digits, "meta")
+    assert seen == [model, "meta", ("meta", passes.seed_of(4, 0, 0)), model.predict, "meta"]
+
+
+# --- Results ---
 
 
 def test_results_are_what_the_model_says(few_digits):
@@ -544,6 +667,9 @@ def test_accuracy_by_class(few_digits):
     dataset = few_digits._replace(test_labels=torch.tensor([0, 0, 0, 1, 3]), class_names=("a", "b", "c", "d"))
     said = torch.tensor([0, 0, 2, 1, 0])
     assert runs.accuracy_by_class(said, dataset) == {"a": pytest.approx(2 / 3), "b": 1, "c": None, "d": 0}
+    with pytest.raises(ValueError) as error:
+        runs.accuracy_by_class(said[:3], dataset)
+    assert str(error.value) == "expected 5 classes, one per test image, got [3]"
 
 
 def test_a_part_is_not_a_model(few_digits, tmp_path):

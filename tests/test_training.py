@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import re
 import types
 import warnings
 
@@ -9,6 +10,7 @@ from conftest import K, built, dropout_stack, generator, small_dt, small_stack, 
 from torch import nn
 
 from noprop_helpers import checkpoints, training
+from noprop_helpers.benchmark import processor
 from noprop_helpers.blocks import DenoisingMLP, Standardize
 from noprop_helpers.checkpoints import CheckpointError
 from noprop_helpers.noprop import NoPropDT
@@ -91,6 +93,13 @@ def test_what_cannot_be_trained_on_is_refused(data):
             fit(model, *arguments, Settings())
         with pytest.raises(ValueError, match=message):
             accuracy(model, *arguments)
+
+
+def test_only_a_model_is_trained_and_by_settings_alone(data):
+    stack, linear = small_stack(), nn.Linear(2, 2)
+    for model, settings, got in ((linear, Settings(), "Linear and Settings"), (stack, {}, "NoPropDT and dict")):
+        with pytest.raises(TypeError, match=f"^expected a NoProp model and Settings, got {got}$"):
+            fit(model, data.train_images, data.train_labels, settings)
 
 
 # --- Interruption ---
@@ -247,6 +256,9 @@ def test_a_file_says_what_its_run_was(data, tmp_path):
     assert said["about"] == {"dataset": "digits"} and said["model"] == model.identity()
     assert said["settings"] == dataclasses.asdict(settings) and torch.equal(said["history"], losses)
     assert said["trained"] == [name for name, _ in model.named_parameters()]
+    here = {"threads": torch.get_num_threads(), "device": "cpu", "torch": str(torch.__version__), "processor": processor()[0]}
+    assert said["where"] == here
+    assert list(said["state"]) == [name for name in model.state_dict() if not name.startswith("layers.1.")]  # of layer 2
     assert said["data"] == checkpoints.checksum(few.train_images, few.train_labels)
     frozen = small_stack()
     frozen.layers[1].requires_grad_(False)
@@ -322,6 +334,10 @@ def test_going_on_elsewhere_is_said(data, tmp_path):
         checkpoints.save(file, content | {"where": content["where"] | {name: there}})
         with pytest.warns(UserWarning, match=f"run.pt goes on with {name} .* in place of {there}: the last bits may differ"):
             kept(data, file, settings, resume=True)
+    checkpoints.save(file, content | {"where": content["where"] | {"device": "cuda", "torch": "1.0"}})
+    here = re.escape(f"device cpu in place of cuda, torch {torch.__version__} in place of 1.0")
+    with pytest.warns(UserWarning, match=f"goes on with {here}: the last bits may differ from those of an unbroken run$"):
+        kept(data, file, settings, resume=True)
 
 
 @pytest.mark.parametrize("change, message", [

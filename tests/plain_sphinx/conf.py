@@ -22,7 +22,7 @@ globals().update(BOOK["sphinx"]["config"])
 
 external_toc_path = str(ROOT / "_toc.yml")
 external_toc_exclude_missing = True
-exclude_patterns = [".*", "_build"]
+exclude_patterns = [".*", "_build", "mutants"]
 nb_execution_mode = "off"
 numfig = True
 myst_enable_extensions = BOOK["parse"]["myst_enable_extensions"]
