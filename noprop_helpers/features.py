@@ -335,6 +335,46 @@ class WhitenedPatches(nn.Module):
             raise ValueError(f"expected images [B, {channels}, H, W], H and W at least {size}, got {list(images.shape)}")
 
 
+class Upright(nn.Module):
+    r"""images [B, C, H, W] -> images of that shape: handwriting without its slant, in the middle (LeCun et al., 1998).
+
+    With the ink as weights, mu its mean place and Sigma the covariance of row y and column x,
+
+    .. math:: \text{out}(y, x) = \text{in} \left( \mu_y + y, \; \mu_x + x + \frac{\Sigma_{xy}}{\Sigma_{yy}} y \right)
+
+    where 0 is the middle of the image, with bilinear interpolation and nothing beyond the edges. A slant of more than one
+    column a row counts as one. There is nothing to fit; an image without ink stays as it is.
+
+    >>> slash = torch.eye(5).flip(0).expand(1, 1, 5, 5)
+    >>> Upright()(slash)[0, 0].round(decimals=1)
+    tensor([[0., 0., 1., 0., 0.],
+            [0., 0., 1., 0., 0.],
+            [0., 0., 1., 0., 0.],
+            [0., 0., 1., 0., 0.],
+            [0., 0., 1., 0., 0.]])
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Raises ValueError unless images are floating-point numbers [B, C, H, W]."""
+        if images.ndim != 4 or not images.is_floating_point():
+            raise ValueError(f"expected floating-point images [B, C, H, W], got {images.dtype} {list(images.shape)}")
+        ink = images.sum(1)  # [B, H, W]
+        height, width = ink.shape[1:]
+        y, x = (torch.arange(side, dtype=ink.dtype, device=ink.device) - (side - 1) / 2 for side in (height, width))
+        by_row, by_column = ink.sum(2), ink.sum(1)
+        least = torch.finfo(ink.dtype).tiny  # of no ink, a mean of 0
+        total = by_row.sum(1).clamp(min=least)
+        mean_y, mean_x = (by_row * y).sum(1) / total, (by_column * x).sum(1) / total  # [B]
+        dy, dx = y - mean_y.unsqueeze(1), x - mean_x.unsqueeze(1)  # [B, H], [B, W]
+        covariance = (ink * dy.unsqueeze(2) * dx.unsqueeze(1)).sum((1, 2))
+        slant = (covariance / (by_row * dy.square()).sum(1).clamp(min=least)).clamp(-1, 1)
+        # Where each pixel comes from, [B, H, W]; in the units of grid_sample the outermost pixels are -1 and 1.
+        from_y = (y + mean_y.unsqueeze(1)).unsqueeze(2).expand_as(ink)
+        from_x = (x + mean_x.unsqueeze(1)).unsqueeze(1) + slant[:, None, None] * y.unsqueeze(1)
+        grid = torch.stack([from_x * 2 / max(width - 1, 1), from_y * 2 / max(height - 1, 1)], 3)
+        return nn.functional.grid_sample(images, grid, align_corners=True)
+
+
 @torch.no_grad()
 def encode(encoder, images: Tensor, batch_size: int = 128, progress=None) -> Tensor:
     """Features of a frozen encoder, computed once: images [N, ...] -> [N, F]. ``progress`` may wrap the list of chunks.

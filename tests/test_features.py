@@ -1,4 +1,6 @@
+import numpy
 import pytest
+import scipy.ndimage
 import torch
 from conftest import generator
 from torch import nn
@@ -7,6 +9,7 @@ from noprop_helpers import features as module
 from noprop_helpers.features import (
     PatchFeatures,
     SignedPatches,
+    Upright,
     WhitenedPatches,
     encode,
     extract_patches,
@@ -343,6 +346,49 @@ def test_signed_patches_come_back_from_their_state():
         assert list(fitted.parameters()) == [] and empty(images).abs().sum() == 0
         empty.load_state_dict(fitted.state_dict())
         assert torch.equal(empty(images), fitted(images))
+
+
+# --- Upright ---
+
+
+def by_scipy(image):
+    """An image [C, H, W] set upright by scipy, with moments that numpy has of a list of coordinates."""
+    y, x = numpy.indices(image.shape[1:]).reshape(2, -1)
+    ink = image.sum(0).ravel()
+    mean_y, mean_x = numpy.average(y, weights=ink), numpy.average(x, weights=ink)
+    (var_y, covariance), _ = numpy.cov(y, x, aweights=ink, ddof=0)
+    slant = min(max(covariance / var_y, -1), 1)
+    height, width = image.shape[1:]
+    from_out = numpy.array([[1, 0], [slant, 1]])  # of row and column
+    middle = numpy.array([height - 1, width - 1]) / 2
+    offset = numpy.array([mean_y, mean_x]) - from_out @ middle
+    moved = (scipy.ndimage.affine_transform(numpy.pad(one, 9), from_out, offset + 9, one.shape, order=1) for one in image)
+    return torch.from_numpy(numpy.stack(list(moved)))
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 9), (3, 7, 12)])
+def test_upright_is_a_shear_about_the_middle_of_the_ink(shape):
+    images = torch.rand(20, *shape, dtype=torch.float64, generator=generator()) ** 4
+    slope = torch.linspace(-2, 2, 20, dtype=torch.float64)  # columns a row: the outer ones are cut to 1
+    y, x = torch.arange(shape[1]) - shape[1] // 2, torch.arange(shape[2]) - shape[2] // 2
+    on_line = (x - slope[:, None, None] * y[:, None]).abs() < 1
+    images = images * 0.1 + on_line.unsqueeze(1)
+    torch.testing.assert_close(Upright()(images), torch.stack([by_scipy(image.numpy()) for image in images]))
+
+
+def test_upright_changes_nothing_where_nothing_is_slanted_or_nothing_is_there():
+    bar = torch.zeros(2, 1, 5, 5)
+    bar[0, 0, :, 2] = 1.0
+    assert torch.equal(Upright()(bar), bar)
+    for height, width in ((1, 4), (4, 1)):
+        assert torch.equal(Upright()(torch.ones(2, 1, height, width)), torch.ones(2, 1, height, width))
+
+
+@pytest.mark.parametrize("images", [torch.zeros(2, 5, 5), torch.zeros(2, 1, 5, 5, dtype=torch.uint8)])
+def test_upright_takes_images(images):
+    with pytest.raises(ValueError) as error:
+        Upright()(images)
+    assert str(error.value) == f"expected floating-point images [B, C, H, W], got {images.dtype} {list(images.shape)}"
 
 
 NAN = torch.tensor([[0.0, float("nan")]])

@@ -167,6 +167,13 @@ def test_closed_form_goes_by_size_and_colour(few_digits):
     assert model.objective == "squared_error" and not model.inference_noise and list(model.encoder.parameters()) == []
 
 
+def test_closed_form_sees_handwriting_upright_if_asked_to(few_digits):
+    images, labels = few_digits.train_images, few_digits.train_labels
+    upright, patches = built("closed_form", images, labels, num_steps=1, upright=True).encoder
+    expected = built("closed_form", upright(images), labels, num_steps=1).encoder
+    assert states_equal(patches, expected) and not torch.equal(upright(images), images)
+
+
 def test_a_small_data_set_gets_as_many_steps_as_it_needs():
     """Some 600 updates, where MNIST's epochs would be few."""
     assert RECIPES["shared"]().settings(Shape((1, 8, 8), K, 1437)).epochs == 50  # 12 batches of 128

@@ -37,9 +37,10 @@ SHORT = {
 }
 
 
-def _recipe(dataset: str, recipe: str, seeds: tuple[int, ...]) -> Experiment:
-    text = f"recipe {recipe} on {dataset}, its own settings, test split measured once at the end"
-    return Experiment(text, dataset, seeds, recipe=recipe)
+def _recipe(dataset: str, recipe: str, seeds: tuple[int, ...], changes: dict[str, str] = {}) -> Experiment:
+    settings = ", ".join(["its own settings", *(f"{name}={value}" for name, value in changes.items())])
+    text = f"recipe {recipe} on {dataset}, {settings}, test split measured once at the end"
+    return Experiment(text, dataset, seeds, recipe=recipe, changes=changes)
 
 
 def _layers(dataset: str) -> Experiment:
@@ -80,6 +81,12 @@ EXPERIMENTS = {
     "fashion_mnist_shared": _recipe("fashion_mnist", "shared", (0, 1, 2)),
     "fashion_mnist_local": _recipe("fashion_mnist", "local", (0, 1, 2)),
     **{f"{d}_closed_form": _recipe(d, "closed_form", (0, 1, 2)) for d in ("mnist", "fashion_mnist", "cifar10")},
+    # Expected, after one seed each on 10,000 held-out training images (MNIST 99.27 % for 99.11, Fashion-MNIST 90.25 for 90.81)
+    # and before any look at the test split: MNIST gains at least a tenth of a point, Fashion-MNIST loses at least two tenths.
+    **{
+        f"{d}_closed_form_upright": _recipe(d, "closed_form", (0, 1, 2), {"upright": "true"})
+        for d in ("mnist", "fashion_mnist")
+    },
     "cifar10_shared": _recipe("cifar10", "shared", (0, 1, 2)),
     "cifar10_local": _recipe("cifar10", "local", (0, 1, 2)),
     "mnist_audit": Experiment(
