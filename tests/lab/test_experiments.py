@@ -26,4 +26,4 @@ def test_every_experiment_can_be_planned_and_described(name, few_digits):
         assert (run.settings.seed, run.settings.precision) == (7, "float32")
         for setting, text in experiment.changes.items():
             where = run.model if hasattr(run.model, setting) else run.settings
-            assert str(getattr(where, setting)) == text
+            assert str(getattr(where, setting)).lower() == text
