@@ -174,6 +174,13 @@ def test_closed_form_sees_handwriting_upright_if_asked_to(few_digits):
     assert states_equal(patches, expected) and not torch.equal(upright(images), images)
 
 
+def test_shared_sees_handwriting_upright_if_asked_to(few_digits):
+    images, labels = few_digits.train_images, few_digits.train_labels
+    upright, standardize, encoder = built("shared", images, labels, num_steps=1, upright=True).encoder
+    expected = built("shared", upright(images), labels, num_steps=1).encoder
+    assert states_equal(nn.Sequential(standardize, encoder), expected) and not torch.equal(upright(images), images)
+
+
 def test_a_small_data_set_gets_as_many_steps_as_it_needs():
     """Some 600 updates, where MNIST's epochs would be few."""
     assert RECIPES["shared"]().settings(Shape((1, 8, 8), K, 1437)).epochs == 50  # 12 batches of 128

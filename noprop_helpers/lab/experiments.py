@@ -87,6 +87,10 @@ EXPERIMENTS = {
         f"{d}_closed_form_upright": _recipe(d, "closed_form", (0, 1, 2), {"upright": "true"})
         for d in ("mnist", "fashion_mnist")
     },
+    # Expected, after two seeds on 10,000 held-out training images, 98.91 and 99.02 % after one epoch where two of digits as they
+    # are have 98.90: after one epoch at least 99.0 % of the test split, after all five at least 99.4 %.
+    "mnist_shared_upright": _recipe("mnist", "shared", (0, 1, 2, 3, 4), {"upright": "true"}),
+    "mnist_shared_upright_short": _recipe("mnist", "shared", (0, 1, 2, 3, 4), {"upright": "true", "epochs": "1"}),
     "cifar10_shared": _recipe("cifar10", "shared", (0, 1, 2)),
     "cifar10_local": _recipe("cifar10", "local", (0, 1, 2)),
     "mnist_audit": Experiment(
