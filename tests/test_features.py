@@ -366,7 +366,7 @@ def by_scipy(image):
     return torch.from_numpy(numpy.stack(list(moved)))
 
 
-@pytest.mark.parametrize("shape", [(1, 9, 9), (3, 7, 12)])
+@pytest.mark.parametrize("shape", [(1, 9, 9), (3, 7, 12), (1, 2, 5), (1, 5, 2)])
 def test_upright_is_a_shear_about_the_middle_of_the_ink(shape):
     images = torch.rand(20, *shape, dtype=torch.float64, generator=generator()) ** 4
     slope = torch.linspace(-2, 2, 20, dtype=torch.float64)  # columns a row: the outer ones are cut to 1
@@ -382,6 +382,12 @@ def test_upright_changes_nothing_where_nothing_is_slanted_or_nothing_is_there():
     assert torch.equal(Upright()(bar), bar)
     for height, width in ((1, 4), (4, 1)):
         assert torch.equal(Upright()(torch.ones(2, 1, height, width)), torch.ones(2, 1, height, width))
+
+
+@pytest.mark.parametrize("images", [torch.ones(2, 1, 5, 5, dtype=torch.bfloat16), torch.ones(2, 1, 5, 5, device="meta")])
+def test_upright_leaves_type_and_device(images):
+    upright = Upright()(images)
+    assert (upright.dtype, upright.device, upright.shape) == (images.dtype, images.device, images.shape)
 
 
 @pytest.mark.parametrize("images", [torch.zeros(2, 5, 5), torch.zeros(2, 1, 5, 5, dtype=torch.uint8)])
