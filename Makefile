@@ -65,7 +65,7 @@ coverage: $(STAMP)
 	$(BIN)/python tests/covered.py
 
 test-fast: $(STAMP) ## a contributor's minute: no book, notebook or browser, no whole training
-	$(BIN)/python $(PYTEST) -m "not (built or browser or slow)" tests
+	$(BIN)/python $(PYTEST) -m "not (built or browser or slow or whole)" tests
 
 serve: ## show the built book on http://127.0.0.1:8000
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html 8000

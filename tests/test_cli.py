@@ -164,6 +164,7 @@ def test_preset_variant_and_embedding_name_a_recipe(options, recipe, few_digits)
 # --- The same numbers again ---
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("options", [
     ["--preset", "shared", *SMALL], ["--preset", "local", *SMALL, "--set", "num_centres=20"], PAPER,
     [*PAPER, "--variant", "ct"], [*PAPER, "--variant", "fm", "--embedding", "learned"],

@@ -24,6 +24,8 @@ ROOT = Path(__file__).parent.parent
 LOCAL = {"epochs": "3", "hidden_dim": "16", "num_centres": "20", "feature_dropout": "0.2"}
 PAPER = {"epochs": "2", "num_steps": "3", "batch_size": "50", "precision": "float32"}
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def data(digits):

@@ -250,6 +250,7 @@ def test_the_papers_settings(image, num_classes, epochs):
         assert {"dt": 0.1, "ct": 1.0}.get(variant) == getattr(model, "eta", None)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", PAPER)
 @pytest.mark.parametrize("embedding", EMBEDDINGS)
 def test_variants_train_predict_save_and_load(name, embedding, few_digits, tmp_path):

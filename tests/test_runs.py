@@ -59,6 +59,7 @@ CASES = [(recipe, {}) for recipe in RECIPES if not recipe.startswith("paper-")]
 CASES += [(recipe, {"embedding": name}) for recipe in RECIPES if recipe.startswith("paper-") for name in EMBEDDINGS]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("recipe, changes", CASES, ids=[" ".join([recipe, *changes.values()]) for recipe, changes in CASES])
 def test_train_resume_and_load_measure_the_same(recipe, changes, few_digits, tmp_path):
     planned = small_run(few_digits, recipe, **changes)

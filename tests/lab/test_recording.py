@@ -19,6 +19,7 @@ from noprop_helpers.lab.recording import STUDIES, Recording, Study, record, reco
 from noprop_helpers.runs import load_trained, measured
 
 CHANGES = {"epochs": "2", "num_steps": "2", "hidden_dim": "16", "num_centres": "20", "learning_rate": "3e-3"}
+pytestmark = pytest.mark.whole
 
 
 @pytest.fixture
