@@ -84,7 +84,7 @@ class Published:
 class Shared:
     """One small CNN trained by all layers, and so not layer-local. Settings chosen on 10,000 held-out MNIST digits.
 
-    ``upright`` takes the slant out of handwriting first.
+    ``upright`` takes the slant out of handwriting first, and ``margin`` so many pixels off every side.
 
     >>> Shared(num_steps=4).build(Shape((1, 28, 28), num_classes=10, num_images=60_000)).locality
     'not layer-local: one encoder is trained by all layers'
@@ -93,18 +93,20 @@ class Shared:
     num_steps: int = 10
     hidden_dim: int = 128
     upright: bool = False
+    margin: int = 0
 
     def __post_init__(self):
         _check_at_least(1, self, "num_steps", "hidden_dim")
+        _check_at_least(0, self, "margin")
 
     def build(self, shape: Shape) -> NoPropDT:
+        shape = _inside(shape, self.margin)
         _check_side(4, shape)
-        before = [Upright()] if self.upright else []
         padding = 0 if shape.smallest_side >= 18 else 1
         encoder = ConvEncoder(shape.image, padding=padding, widths=(16, 32, 64), norm=True)
         sizes = 128, shape.num_classes, shape.num_classes, self.hidden_dim
         return NoPropDT(
-            nn.Sequential(*before, _unfitted(shape), encoder),
+            nn.Sequential(*_seen(self.upright, self.margin), _unfitted(shape), encoder),
             [DenoisingMLP(*sizes) for _ in range(self.num_steps)],
             torch.eye(shape.num_classes),
             cosine_alpha_bar(self.num_steps),
@@ -114,7 +116,7 @@ class Shared:
 
     def prepare(self, model: NoPropDT, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
         """Mean and deviation of the pixels."""
-        model.encoder[-2] = Standardize.fit(_upright(images) if self.upright else images, (0, 2, 3))
+        model.encoder[-2] = Standardize.fit(_as_seen(images, self.upright, self.margin), (0, 2, 3))
 
     def settings(self, shape: Shape) -> Settings:
         return Settings(epochs=_epochs(shape, 128, at_least=5), learning_rate=8e-3, one_cycle=True)
@@ -170,7 +172,8 @@ class ClosedForm:
     """No gradient anywhere: k-means patches, more of them than in ``Local``, and T linear layers solved by least squares.
 
     Colour images are seen from both sides, grey ones through random features besides. Chosen on held-out training images of
-    MNIST and of CIFAR-10 (JPEG copy). ``num_centres`` 0 goes by the images; ``upright`` takes the slant out of handwriting.
+    MNIST and of CIFAR-10 (JPEG copy). ``num_centres`` 0 goes by the images; ``upright`` takes the slant out of handwriting,
+    and ``margin`` so many pixels off every side.
 
     >>> ClosedForm().settings(Shape((1, 28, 28), num_classes=10, num_images=60_000)).order
     'solved'
@@ -179,27 +182,30 @@ class ClosedForm:
     num_steps: int = 10
     num_centres: int = 0
     upright: bool = False
+    margin: int = 0
 
     def __post_init__(self):
         _check_at_least(1, self, "num_steps")
-        _check_at_least(0, self, "num_centres")
+        _check_at_least(0, self, "num_centres", "margin")
         _check_centres(self.num_centres)
 
     def build(self, shape: Shape) -> NoPropDT:
+        shape = _inside(shape, self.margin)
         coloured, small = shape.image[0] > 1, shape.smallest_side < 20
         centres, size, grid = (100, 3, 2) if small else (1600, 6, 2) if coloured else (64, 8, 4)
         _check_patches(size, shape)
         num_random = 0 if coloured else 1000 if small else 3000
         patches = SignedPatches(shape.image[0], self.num_centres or centres, size, grid, coloured, num_random)
-        encoder = nn.Sequential(Upright(), patches) if self.upright else patches
+        seen = _seen(self.upright, self.margin)
+        encoder = nn.Sequential(*seen, patches) if seen else patches
         layers = [LinearDenoiser(patches.feature_dim, shape.num_classes) for _ in range(self.num_steps)]
         W, alpha_bar = torch.eye(shape.num_classes), cosine_alpha_bar(self.num_steps)
         return NoPropDT(encoder, layers, W, alpha_bar, objective="squared_error", inference="answer")
 
     def prepare(self, model: NoPropDT, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
         """The dictionary of patches, and the directions of random features."""
-        patches = model.encoder[-1] if self.upright else model.encoder
-        patches.fit(_upright(images) if self.upright else images, generator=generator)
+        patches = model.encoder[-1] if isinstance(model.encoder, nn.Sequential) else model.encoder
+        patches.fit(_as_seen(images, self.upright, self.margin), generator=generator)
 
     def settings(self, shape: Shape) -> Settings:
         # The ridge that suits is the smaller the more images there are.
@@ -473,8 +479,23 @@ def _check_side(smallest: int, shape: Shape) -> None:
         raise NoPropError(f"images {list(shape.image)} are too small for this recipe: it needs sides of {smallest} pixels")
 
 
-def _upright(images: Tensor) -> Tensor:
-    return encode(Upright(), images)
+def _inside(shape: Shape, margin: int) -> Shape:
+    """The shape of images that lose so many pixels on every side."""
+    channels, height, width = shape.image
+    if 2 * margin >= shape.smallest_side:
+        raise NoPropError(f"a margin of {margin} pixels on every side leaves nothing of images {list(shape.image)}")
+    return shape._replace(image=(channels, height - 2 * margin, width - 2 * margin))
+
+
+def _seen(upright: bool, margin: int) -> list[nn.Module]:
+    """What makes of images what the rest of a model sees; there is nothing in it to fit or to train."""
+    first = [Upright()] if upright else []
+    return [*first, nn.ZeroPad2d(-margin)] if margin else first
+
+
+def _as_seen(images: Tensor, upright: bool, margin: int) -> Tensor:
+    seen = _seen(upright, margin)
+    return encode(nn.Sequential(*seen), images) if seen else images
 
 
 def _unfitted(shape: Shape) -> Standardize:

@@ -247,7 +247,7 @@ def test_a_model_of_the_papers_comes_back_with_its_steps(shell):
 @pytest.mark.parametrize("options, message", [
     (["--set", "eta=1"],
      "shared has no setting 'eta'; choose one of augment, batch_size, cuda_graphs, epochs, feature_dropout, hidden_dim, layers, "
-     "learning_rate, num_steps, one_cycle, optimizer, order, precision, seed, upright, weight_decay"),
+     "learning_rate, margin, num_steps, one_cycle, optimizer, order, precision, seed, upright, weight_decay"),
     (["--variant", "fm", "--set", "depth=3"], "paper-fm has no setting 'depth'; choose one of augment"),
     (["--set", "num_steps"], "--set: expected NAME=VALUE, as learning_rate=3e-3, got 'num_steps'"),
     (["--set", "=3"], "has no setting ''"),

@@ -10,6 +10,7 @@ from torch import nn
 from noprop_helpers import NoPropError
 from noprop_helpers.blocks import LinearReadout, RadialReadout
 from noprop_helpers.embeddings import prototypes
+from noprop_helpers.features import Upright
 from noprop_helpers.recipes import EMBEDDINGS, RECIPES, Shape, embedding_start, recipe_named
 from noprop_helpers.schedules import alpha_bar_from_alphas, cosine_alpha_bar, linear_alphas
 from noprop_helpers.settings import Settings
@@ -167,18 +168,31 @@ def test_closed_form_goes_by_size_and_colour(few_digits):
     assert model.objective == "squared_error" and not model.inference_noise and list(model.encoder.parameters()) == []
 
 
-def test_closed_form_sees_handwriting_upright_if_asked_to(few_digits):
+@pytest.mark.parametrize("asked, see", [
+    ({"upright": True}, Upright()),
+    ({"margin": 1}, lambda images: images[:, :, 1:-1, 1:-1]),
+    ({"upright": True, "margin": 1}, lambda images: Upright()(images)[:, :, 1:-1, 1:-1]),
+])  # fmt: skip
+def test_recipes_see_images_as_they_are_asked_to(asked, see, few_digits):
+    """Set upright, without a margin, or both, in this order; and what is fitted is fitted to that."""
     images, labels = few_digits.train_images, few_digits.train_labels
-    upright, patches = built("closed_form", images, labels, num_steps=1, upright=True).encoder
-    expected = built("closed_form", upright(images), labels, num_steps=1).encoder
-    assert states_equal(patches, expected) and not torch.equal(upright(images), images)
+    assert not torch.equal(see(images), images)
+    for name in ("closed_form", "shared"):
+        encoder = built(name, images, labels, num_steps=1, **asked).encoder.eval()
+        expected = built(name, see(images), labels, num_steps=1).encoder.eval()
+        assert states_equal(encoder, expected) and torch.equal(encoder(images), expected(see(images)))
 
 
-def test_shared_sees_handwriting_upright_if_asked_to(few_digits):
-    images, labels = few_digits.train_images, few_digits.train_labels
-    upright, standardize, encoder = built("shared", images, labels, num_steps=1, upright=True).encoder
-    expected = built("shared", upright(images), labels, num_steps=1).encoder
-    assert states_equal(nn.Sequential(standardize, encoder), expected) and not torch.equal(upright(images), images)
+def test_a_margin_leaves_images_that_a_recipe_can_see():
+    with pytest.raises(NoPropError, match=r"^a margin of 4 pixels on every side leaves nothing of images \[1, 12, 8\]$"):
+        RECIPES["shared"](margin=4).build(Shape((1, 12, 8), K, 100))
+    with pytest.raises(NoPropError, match=r"^images \[1, 6, 2\] are too small for this recipe: it needs sides of 4 pixels$"):
+        RECIPES["shared"](margin=3).build(Shape((1, 12, 8), K, 100))
+    with pytest.raises(NoPropError, match=r"^patches of 3 x 3 pixels do not fit into images \[1, 6, 2\]$"):
+        RECIPES["closed_form"](margin=3).build(Shape((1, 12, 8), K, 100))
+    for name in ("shared", "closed_form"):
+        with pytest.raises(NoPropError, match="margin must be at least 0, got -1"):
+            RECIPES[name](margin=-1)
 
 
 def test_a_small_data_set_gets_as_many_steps_as_it_needs():

@@ -75,6 +75,9 @@ def _cells() -> list[tuple[str, str]]:
     return [(v, e) for v in VARIANTS for e in EMBEDDINGS if v != "adjoint" or e == "one_hot"]
 
 
+# Digits were written into 20 x 20 of MNIST's 28 x 28 pixels.
+CUT = {"upright": "true", "margin": "3"}
+
 EXPERIMENTS = {
     "mnist_shared": _recipe("mnist", "shared", (0, 1, 2, 3, 4)),
     "mnist_local": _recipe("mnist", "local", (0, 1, 2)),
@@ -91,6 +94,11 @@ EXPERIMENTS = {
     # are have 98.90: after one epoch at least 99.0 % of the test split, after all five at least 99.4 %.
     "mnist_shared_upright": _recipe("mnist", "shared", (0, 1, 2, 3, 4), {"upright": "true"}),
     "mnist_shared_upright_short": _recipe("mnist", "shared", (0, 1, 2, 3, 4), {"upright": "true", "epochs": "1"}),
+    # Expected, after 10,000 held-out training images (one epoch of shared, three seeds: 98.97 % for 99.02 with the margin;
+    # closed_form, two seeds: 99.34 for 99.37): within a tenth of a point of what digits with their margin have, in less time.
+    "mnist_closed_form_upright_cut": _recipe("mnist", "closed_form", (0, 1, 2), CUT),
+    "mnist_shared_upright_cut": _recipe("mnist", "shared", (0, 1, 2, 3, 4), CUT),
+    "mnist_shared_upright_cut_short": _recipe("mnist", "shared", (0, 1, 2, 3, 4), CUT | {"epochs": "1"}),
     "cifar10_shared": _recipe("cifar10", "shared", (0, 1, 2)),
     "cifar10_local": _recipe("cifar10", "local", (0, 1, 2)),
     "mnist_audit": Experiment(
