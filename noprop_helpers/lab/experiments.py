@@ -75,7 +75,7 @@ def _cells() -> list[tuple[str, str]]:
     return [(v, e) for v in VARIANTS for e in EMBEDDINGS if v != "adjoint" or e == "one_hot"]
 
 
-# Digits were written into 20 x 20 of MNIST's 28 x 28 pixels.
+# Digits were scaled into 20 x 20 of MNIST's 28 x 28 pixels.
 CUT = {"upright": "true", "margin": "3"}
 
 EXPERIMENTS = {
