@@ -74,6 +74,7 @@ def prepare(folder: Path) -> None:
     # A process is copied without its threads, and with the locks that they held: there must be none.
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0
+    tqdm.set_lock(threading.RLock())  # its own lies in memory that copies share: who is killed with it stops all who come later
     write_digits(folder / "digits", 200, 40)
     changes = {"epochs": "4", "num_steps": "3", "hidden_dim": "16", "num_centres": "10", "batch_size": "32"}
     digits = cli.load_dataset("digits")
