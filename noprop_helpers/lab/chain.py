@@ -1,6 +1,7 @@
 """A chain of layers taken apart: what each one says and believes, and all that could take the chain's place (chapter 6)."""
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,22 @@ def ideal_walk(
     return nearest_class(sample_posterior(denoise, z_T, a, b, noise_scale**2 * c, generator), W)
 
 
+def walk(
+    model: NoPropDT, says: Callable[[int, Tensor], Tensor], z_T: Tensor, noise_scale: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Inference with sqrt(c_t) times ``noise_scale``, by what layers say of states, (t, z) -> log-probabilities [N, K]: the last
+    state [N, D], and what layer 1 said."""
+    a, b, c = model.posterior
+    last = None
+
+    def denoise(t: int, z: Tensor) -> Tensor:
+        nonlocal last
+        last = says(t, z)
+        return last.exp().to(model.W.dtype) @ model.W
+
+    return sample_posterior(denoise, z_T, a, b, noise_scale**2 * c, generator), last
+
+
 class Chain:
     """The layers of a NoPropDT on cached features, walked by hand: what its ``predict`` does not show."""
 
@@ -100,15 +117,8 @@ class Chain:
     @torch.no_grad()
     def walk(self, noise_scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """Classes [N] at the end of inference with sqrt(c_t) times ``noise_scale``, and what layer 1 said [N, K]."""
-        a, b, c = self.model.posterior
-        said = {}
-
-        def denoise(t, z):
-            said["last"] = self.says(t, z)
-            return said["last"].exp() @ self.model.W
-
-        z = sample_posterior(denoise, self.noise(), a, b, noise_scale**2 * c, self.generator)
-        return self.model.classify(z), said["last"]
+        z, said = walk(self.model, self.says, self.noise(), noise_scale, self.generator)
+        return self.model.classify(z), said
 
     def right(self, classes: Tensor) -> float:
         """Share of the images whose class this is: classes [N]."""

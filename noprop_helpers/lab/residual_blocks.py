@@ -9,9 +9,8 @@ from ..data import Dataset
 from ..noprop import NoPropDT, evaluating
 from ..passes import Progress, seed_of, seeded, silent
 from ..runs import Run, shape_of
-from ..samplers import sample_posterior
 from ..training import Keeper, fit
-from .chain import calibration, mean_probability
+from .chain import calibration, mean_probability, walk
 
 Views = tuple[Tensor, ...]  # the images alone, or with their mirror images: then the mean of what is said of both counts
 BATCH = 200
@@ -41,18 +40,10 @@ def says(model: NoPropDT, t: int, views: Views, z: Tensor) -> Tensor:
         return mean_probability(torch.stack([of_view(images) for images in views]))
 
 
-def walk(chain: NoPropDT, views: Views, noise_scale: float, generator: torch.Generator) -> Tensor:
+def walked(chain: NoPropDT, views: Views, noise_scale: float, generator: torch.Generator) -> Tensor:
     """Log-probabilities of layer 1 at the end of inference, with sqrt(c_t) times ``noise_scale``: -> [N, K]."""
-    a, b, c = chain.posterior
     z_T = torch.randn(len(views[0]), chain.W.shape[1], generator=generator, device=chain.W.device)
-    said = {}
-
-    def denoise(t: int, z: Tensor) -> Tensor:
-        said["last"] = says(chain, t, views, z)
-        return said["last"].exp().to(chain.W.dtype) @ chain.W
-
-    sample_posterior(denoise, z_T, a, b, noise_scale**2 * c, generator)
-    return said["last"]
+    return walk(chain, lambda t, z: says(chain, t, views, z), z_T, noise_scale, generator)[1]
 
 
 def run_blocks(
@@ -87,8 +78,8 @@ def _forecasts(chain: NoPropDT, both: NoPropDT, views: Views, generator: torch.G
     noise = torch.randn(2 * T - 1, len(views[0]), W.shape[1], generator=generator, device=W.device)
     alone = torch.stack([says(both, t, views, z) for t, z in enumerate(noise, start=1)])  # [2 T - 1, N, K]
     return {
-        "chain": walk(chain, views, 0.0, generator),
-        "chain_with_noise": walk(chain, views, 1.0, generator),
+        "chain": walked(chain, views, 0.0, generator),
+        "chain_with_noise": walked(chain, views, 1.0, generator),
         "top": alone[T - 1],
         "ensemble_of_tops": mean_probability(alone[T - 1 :]),
         "mean_of_layers": mean_probability(alone[:T]),

@@ -27,7 +27,7 @@ def train_step(model, x, y, optimizer, device):
     assert model.training and x.shape[1:] == (3, 28, 28) and len(x) == len(y) == 2048
 run_noprop_ct_inference_heun = lambda model, x: ({SAYS})(x[:, 0])
 """,
-    "eoghanf/src/models.py": f"""
+    "eoghanf/src/models.py": """
 import torch
 class NoPropNetwork(torch.nn.Module):
     def __init__(self, T, channels, side, K, schedule, low, high):

@@ -6,7 +6,7 @@ from conftest import generator, some_of
 from torch import nn
 
 from noprop_helpers import checkpoints, runs
-from noprop_helpers.lab.residual_blocks import chain_and_tops, run_blocks, says, walk
+from noprop_helpers.lab.residual_blocks import chain_and_tops, run_blocks, says, walked
 from noprop_helpers.passes import encode_images
 from noprop_helpers.runs import plan
 from noprop_helpers.schedules import cosine_alpha_bar, posterior_coefficients
@@ -109,7 +109,7 @@ def test_a_walk_is_the_posteriors(planned, scale):
     if scale:
         z_1 = z_1 + c[1] ** 0.5 * torch.randn(30, 10, generator=draws)
     expected = (images.flatten(1) + z_1).log_softmax(1)
-    torch.testing.assert_close(walk(chain, (images,), scale, generator(5)), expected, check_dtype=False, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(walked(chain, (images,), scale, generator(5)), expected, check_dtype=False, atol=1e-5, rtol=1e-5)
 
 
 def test_a_walk_of_one_view_ends_as_prediction_does(planned):
@@ -119,5 +119,5 @@ def test_a_walk_of_one_view_ends_as_prediction_does(planned):
     run.model.prepare(chain, data.train_images, data.train_labels, generator())
     chain.eval()
     assert encode_images(chain.encoder, data.test_images).shape[0] == 40
-    said = walk(chain, (data.test_images,), 0.0, generator(3)).argmax(1)
+    said = walked(chain, (data.test_images,), 0.0, generator(3)).argmax(1)
     assert torch.equal(said, chain.predict(data.test_images, generator(3), noise=False))
