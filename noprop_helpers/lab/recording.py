@@ -26,7 +26,7 @@ from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
 from .residual_blocks import run_blocks
 from .structured_study import (
-    HELD_OUT, WIDE, Plan, run_sudoku, run_sudoku_rates, run_sudoku_rivals, run_sudoku_sizes, split,
+    HELD_OUT, SLOWER, WIDE, Plan, run_sudoku, run_sudoku_cut, run_sudoku_rates, run_sudoku_rivals, run_sudoku_sizes, split,
 )  # fmt: skip
 from .tasks import RATES
 
@@ -149,9 +149,9 @@ def _describe_walks(*_) -> dict:
     return {"settings": _common(walks.SETTINGS)} | told
 
 
-def _describe_sudoku(*_) -> dict:
+def _describe_sudoku(*_, plan: Plan = Plan()) -> dict:
     grids = dict(zip(("learned_from", "held_out"), map(len, split())))
-    return {"settings": dataclasses.asdict(Plan()), "held_out_classes": HELD_OUT, "grids_in_order": grids}
+    return {"settings": dataclasses.asdict(plan), "held_out_classes": HELD_OUT, "grids_in_order": grids}
 
 
 def _describe_pictures(plan: Plan, grids: Callable[[], tuple[Tensor, Tensor]], ways: tuple[str, ...]) -> Callable[..., dict]:
@@ -195,6 +195,12 @@ STUDIES = {
     "layers": Study(_alone(run_layers), _describe_layers),
     "sudoku": Study(_alone(run_sudoku), _describe_sudoku, of_puzzles=True),
     "sudoku_rivals": Study(_alone(run_sudoku_rivals), _describe_sudoku, of_puzzles=True),
+    "sudoku_cut": Study(_alone(run_sudoku_cut), _describe_sudoku, of_puzzles=True),
+    "sudoku_cut_slower": Study(
+        _alone(functools.partial(run_sudoku_cut, plan=SLOWER)),
+        functools.partial(_describe_sudoku, plan=SLOWER),
+        of_puzzles=True,
+    ),
     "sudoku_rates": Study(_alone(run_sudoku_rates), _describe_sudoku, of_puzzles=True),
     "sudoku_sizes": Study(_alone(run_sudoku_sizes), _describe_sudoku, of_puzzles=True),
     "sudoku_wide": Study(

@@ -123,16 +123,18 @@ def train_through(
     training: Training,
     generator: torch.Generator,
     every_step: bool = False,
+    cut: bool = False,
 ) -> Tensor:
     """Back-propagation through the whole walk without noise: -> mean loss [].
 
-    By the loss of what the last layer says, or the mean loss of what each says, ``every_step``.
+    By the loss of what the last layer says, or the mean loss of what each says, ``every_step``. ``cut``: a state is taken as
+    given, so no gradient crosses from a layer to the one above, and each learns by the loss of what it says alone.
     """
     optimizer = torch.optim.Adam([p for layer in layers for p in layer.parameters()], fused=True)
     said = []  # scores, from the top layer down
 
     def listened_to(layer: nn.Module) -> Layer:
-        return lambda x, z: said.append(layer(x, z)) or said[-1]
+        return lambda x, z: said.append(layer(x, z.detach() if cut else z)) or said[-1]
 
     total = torch.zeros(())
     for x, y, _ in _lessons(draw, training, optimizer, generator):

@@ -220,6 +220,28 @@ def test_the_loss_of_every_step_is_the_mean_of_what_each_layer_says():
     assert every == pytest.approx(sum(losses) / 3, rel=1e-5) and last == pytest.approx(losses[-1], rel=1e-5)
 
 
+def test_a_cut_gradient_leaves_the_loss_and_reaches_each_layer_from_what_it_says_alone():
+    """The first update by hand: the states of the same walk, each layer trained on its own as if they were given."""
+    layers, (a, b, _), draws = built(3), tables(3), generator()
+    x, y, _ = draw(Training(1).batch_size, draws)
+    z, expected = noise_like(y, 2, draws), {}
+    for t in (3, 2, 1):
+        scores = layers[t - 1](x, z)
+        coordinate_loss(scores, y).mean().div(3).backward()
+        expected[t], z = scores, (a[t - 1] * denoised(scores) + b[t - 1] * z).detach()
+    whole, cut = built(3), built(3)
+    losses = [
+        train_through(one, tables(3), draw, Training(1), generator(), every_step=True, cut=one is cut).item()
+        for one in (whole, cut)
+    ]
+    assert losses[0] == losses[1] == pytest.approx(sum(coordinate_loss(s, y).mean().item() for s in expected.values()) / 3)
+    for layer, other, trained in zip(layers, whole, cut):
+        for p, of_whole, q in zip(layer.parameters(), other.parameters(), trained.parameters()):
+            torch.testing.assert_close(q.grad, p.grad)
+    assert all(torch.equal(p.grad, q.grad) for p, q in zip(whole[0].parameters(), cut[0].parameters()))  # nothing comes after it
+    assert any((p.grad - q.grad).abs().max() > 1e-6 for p, q in zip(whole[2].parameters(), cut[2].parameters()))
+
+
 # --- Walks ---
 
 

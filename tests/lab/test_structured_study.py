@@ -25,6 +25,7 @@ from noprop_helpers.lab.structured_study import (
     puzzles,
     run_sudoku,
     run_sudoku_rates,
+    run_sudoku_cut,
     run_sudoku_rivals,
     run_sudoku_sizes,
     split,
@@ -154,6 +155,8 @@ def test_the_record_holds_what_the_chapter_reads():
     assert all(flags.dtype == torch.bool and flags.shape == (20,) for flags in said.values())
     rivals, of_rivals = run_sudoku_rivals(None, 0, plan=TINY)
     assert set(rivals["opponents"]) == set(of_rivals) == set(RIVALS)
+    cut, of_cut = run_sudoku_cut(None, 0, plan=TINY)
+    assert set(cut["opponents"]) == set(of_cut) == {"whole", "cut"}
 
 
 def test_a_seed_says_the_same_again():
