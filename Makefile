@@ -38,8 +38,11 @@ book-as-stored: $(STAMP)
 	sed 's/execute_notebooks: force/execute_notebooks: "off"/' _config.yml > .config-as-stored.yml
 	$(BIN)/jupyter-book build . --config .config-as-stored.yml --warningiserror --nitpick --keep-going
 
+# Two threads each, they would mostly wait for one another on two cores. Stored outputs are those of one thread, too.
+test-parts test-fast test-package coverage: export OMP_NUM_THREADS := 1
+
 # Two tests at a time: see tests/conftest.py for which may be apart. One that hangs is named and fails.
-PYTEST := -m pytest -rs --numprocesses 2 --dist loadscope --no-loadscope-reorder --timeout 600
+PYTEST := -m pytest -rs --durations 25 --numprocesses 2 --dist loadscope --no-loadscope-reorder --timeout 600
 
 test: $(STAMP) ## build the book, and run all tests: package, notebooks, pages in a browser
 	$(MAKE) --jobs 2 book-as-stored test-parts

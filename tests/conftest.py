@@ -16,10 +16,6 @@ from pathlib import Path
 # Before torch is loaded: its threads then wait without holding a core. On a machine with other work to do, small steps on
 # two threads otherwise take ten times as long, or more.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Two of these processes on two cores, with two threads each, mostly wait for one another. What they start has its two again.
-threads = os.environ.get("OMP_NUM_THREADS")
-if threads and "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"
 # A shell that starts these tests in the background has them, and all that they start, ignore Ctrl-C; some look at it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -35,9 +31,6 @@ from noprop_helpers.noprop import NoPropDT
 from noprop_helpers.passes import Model
 from noprop_helpers.recipes import RECIPES, Shape
 from noprop_helpers.schedules import cosine_alpha_bar
-
-if threads:
-    os.environ["OMP_NUM_THREADS"] = threads
 
 K = 10  # classes of the digits
 
