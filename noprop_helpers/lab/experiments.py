@@ -124,7 +124,8 @@ EXPERIMENTS = {
     "sudoku_rivals": _sudoku("sudoku_rivals", "opponents that take several steps, as a chain does"),
     "sudoku_cut": _sudoku("sudoku_cut", "a loss at every step, with the gradient that crosses steps and without", (0, 1, 2)),
     "sudoku_cut_slower": _sudoku("sudoku_cut_slower", "the same at a smaller learning rate", (0, 1, 2)),
-    "sudoku_cut_slowest": _sudoku("sudoku_cut_slowest", "the same at the smallest of three learning rates", (0, 1, 2)),
+    "sudoku_cut_slowest": _sudoku("sudoku_cut_slowest", "the same at a third learning rate, a tenth of the first", (0, 1, 2)),
+    "sudoku_cut_least": _sudoku("sudoku_cut_least", "the same at the smallest of four learning rates", (0, 1, 2)),
     "sudoku_rates": _sudoku("sudoku_rates", "the learning rates of all, by puzzles of known classes", (0,)),
     "sudoku_sizes": _sudoku("sudoku_sizes", "chains of other depths, widths, rounds and training times"),
     # Expected, before any run: within two in a hundred of what 192 hidden units solve, at a rate that was chosen with 48.

@@ -26,8 +26,8 @@ from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
 from .residual_blocks import run_blocks
 from .structured_study import (
-    HELD_OUT, SLOWER, SLOWEST, WIDE, Plan, run_sudoku, run_sudoku_cut, run_sudoku_rates, run_sudoku_rivals, run_sudoku_sizes,
-    split,
+    HELD_OUT, LEAST, SLOWER, SLOWEST, WIDE, Plan, run_sudoku, run_sudoku_cut, run_sudoku_rates, run_sudoku_rivals,
+    run_sudoku_sizes, split,
 )  # fmt: skip
 from .tasks import RATES
 
@@ -201,7 +201,7 @@ STUDIES = {
         f"sudoku_cut_{how}": Study(
             _alone(functools.partial(run_sudoku_cut, plan=plan)), functools.partial(_describe_sudoku, plan=plan), of_puzzles=True
         )
-        for how, plan in (("slower", SLOWER), ("slowest", SLOWEST))
+        for how, plan in (("slower", SLOWER), ("slowest", SLOWEST), ("least", LEAST))
     },
     "sudoku_rates": Study(_alone(run_sudoku_rates), _describe_sudoku, of_puzzles=True),
     "sudoku_sizes": Study(_alone(run_sudoku_sizes), _describe_sudoku, of_puzzles=True),
