@@ -251,9 +251,11 @@ def record_experiment(options: argparse.Namespace) -> int:
     _check_alone("record")
     _check_files(options.json)
     if options.check:
+        if options.seeds is not None:
+            raise NoPropError("--check runs as many seeds as the record has: leave --seeds out")
         return _recheck(options)
     start = time.perf_counter()
-    value = record(options.name, _recording(options), options.dataset, options.data_root)
+    value = record(options.name, _recording(options)._replace(seeds=options.seeds), options.dataset, options.data_root)
     seconds = time.perf_counter() - start
     if options.json is not None:
         records.write_json(options.json, value)
@@ -296,7 +298,7 @@ def bench(options: argparse.Namespace) -> int:
 
 def _recording(options: argparse.Namespace) -> Recording:
     return Recording(
-        Path(options.output), options.device, options.precision, options.commit, options.fresh, progress_bar
+        Path(options.output), options.device, options.precision, options.commit, options.fresh, progress=progress_bar
     )
 
 
@@ -395,6 +397,7 @@ def _recording_options(common: argparse.ArgumentParser) -> argparse.ArgumentPars
 def _record_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", metavar="NAME", help=", ".join(EXPERIMENTS))
     command.add_argument("--dataset", help="in place of the experiment's own, e.g. folder:PATH with a copy of it")
+    command.add_argument("--seeds", type=_at_least(1), metavar="N", help="its first N seeds alone; the others can follow later")
     command.add_argument("--check", action="store_true", help="run it again and say whether the record's numbers hold")
     command.set_defaults(command=record_experiment)
 

@@ -168,5 +168,7 @@ EXPERIMENTS = {
         "one block of the paper alone, one_hot, mnist, 10 epochs: the updates of ten blocks in one",
         "mnist", (0,), recipe="paper-dt", changes={"epochs": "10", "num_steps": "1"},
     ),
+    # Expected, before the first full run: NoProp-FM with one-hot labels is reproduced, NoProp-CT with learned labels, which has
+    # 93.2 % after five of its hundred epochs, is below the paper's 97.70.
     **{f"{d}_{v}_{e}": _paper(d, v, e) for d in ("mnist", "cifar10", "cifar100") for v, e in _cells()},
 }  # fmt: skip

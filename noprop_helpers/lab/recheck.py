@@ -1,7 +1,7 @@
 """A record run again, and held against what it says; and which code has changed since it was made.
 
-``python -m noprop_helpers record NAME --check`` runs the whole experiment once more, all its seeds, and passes if every measured
-mean lies in the record's own interval.
+``python -m noprop_helpers record NAME --check`` runs the experiment once more, with as many seeds as its record has, and passes if
+every measured mean lies in the record's own interval.
 """
 
 import ast
@@ -99,7 +99,7 @@ def recheck(
         raise NoPropError(f"the record {called} is not as it should be: {wrong[0]}")
     if Path(recording.folder).resolve() == Path(folder).resolve():
         raise NoPropError(f"the new record would replace the one in {folder}; name another folder with --output")
-    return compare(old, record(name, recording, dataset, data_root, experiments))
+    return compare(old, record(name, recording._replace(seeds=len(old["runs"])), dataset, data_root, experiments))
 
 
 # --- What has changed since -------------------------------------------------------------------------------------------

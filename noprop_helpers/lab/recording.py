@@ -37,7 +37,8 @@ CHECKPOINT_EVERY = 60.0  # seconds; ten blocks with their optimizer states fill 
 class Recording(NamedTuple):
     """Where and how a recording runs: the same for experiments and benchmarks.
 
-    ``precision``: None leaves the experiment's own. ``commit``: of the code, where it is not a checkout.
+    ``precision``: None leaves the experiment's own. ``commit``: of the code, where it is not a checkout. ``seeds``: how many of
+    an experiment's, from its first; None for all.
     """
 
     folder: Path = records.FOLDER
@@ -45,6 +46,7 @@ class Recording(NamedTuple):
     precision: str | None = None
     commit: str | None = None
     fresh: bool = False
+    seeds: int | None = None
     progress: Progress = silent
 
     def command(self, *words: str) -> str:
@@ -240,13 +242,15 @@ def record(
     """Run an experiment over its seeds and write ``folder/NAME.json`` and ``folder/NAME.npz``.
 
     ``dataset`` replaces the experiment's own; the record is then called ``NAME@DATASET``. Each finished seed is kept in
-    ``NAME.partial``, long training in ``NAME.SEED.checkpoint``: an interrupted recording goes on where it stopped. Raises
-    CheckpointError where what is kept is of another code, machine or data, unless ``fresh`` says to begin anew, and
-    NoPropError for a precision that the experiment does not know.
+    ``NAME.partial``, long training in ``NAME.SEED.checkpoint``: an interrupted recording goes on where it stopped, and one
+    that was asked for its first ``recording.seeds`` alone goes on from these. Raises CheckpointError where what is kept is of
+    another code, machine or data, unless ``fresh`` says to begin anew, and NoPropError for a precision that the experiment
+    does not know, or more seeds than it has.
     """
     if name not in experiments:
         raise NoPropError(f"unknown experiment {name!r}; choose one of {', '.join(experiments)}")
     experiment = experiments[name]
+    wanted = _wanted(name, experiment, recording)
     target = Path(recording.folder) / f"{record_name(name, dataset)}.json"
     check_writable(target)
     if dataset is not None and not experiment.dataset:
@@ -265,7 +269,7 @@ def record(
     if data is not None and not study.of_puzzles:
         done["said"]["labels"] = data.test_labels  # so that the file of predictions speaks for itself
     checkpoints.save(target.with_suffix(".partial"), done)  # also before the first seed: its checkpoint is of this origin
-    for seed in experiment.seeds[len(done["runs"]) :]:
+    for seed in experiment.seeds[len(done["runs"]) : wanted]:
         start, checkpoint = time.perf_counter(), target.with_suffix(f".{seed}.checkpoint")
         with _nothing_empty_left(target, done, checkpoint):
             outcome = Outcome(*study.run(experiment, data, seed, recording, checkpoint))
@@ -274,7 +278,15 @@ def record(
         done["said"] |= {f"{seed}/{key}": classes for key, classes in outcome.said.items()}
         checkpoints.save(target.with_suffix(".partial"), done)
         _remove_checkpoints(target, experiment)
-    return _write(target, done, recording)
+    return _write(target, done, recording, missing=len(done["runs"]) < len(experiment.seeds))
+
+
+def _wanted(name: str, experiment: Experiment, recording: Recording) -> int:
+    """How many of the experiment's seeds the recording asks for."""
+    wanted = len(experiment.seeds) if recording.seeds is None else recording.seeds
+    if not 1 <= wanted <= len(experiment.seeds):
+        raise NoPropError(f"{name} has {len(experiment.seeds)} seeds, got {wanted}")
+    return wanted
 
 
 @contextlib.contextmanager
@@ -323,11 +335,13 @@ def _finished(partial: Path, origin: dict, fresh: bool) -> dict:
     return done
 
 
-def _write(target: Path, done: dict, recording: Recording) -> dict:
-    """The record of all seeds done so far, written; what the model said goes beside it."""
+def _write(target: Path, done: dict, recording: Recording, missing: bool) -> dict:
+    """The record of all seeds done so far, written; what the model said goes beside it. Where seeds are missing the record's
+    command says so, and what is kept stays, for them to go on from."""
     runs, peak = done["runs"], peak_memory_mib(recording.device)
     value = {
         **done["origin"],
+        "command": done["origin"]["command"] + (f" --seeds {len(runs)}" if missing else ""),
         "date": records.today(),
         "peak_memory_mib": peak and round(peak, 1),
         "runs": runs,
@@ -338,7 +352,8 @@ def _write(target: Path, done: dict, recording: Recording) -> dict:
         numpy.savez_compressed(buffer, **{key: _compact(classes) for key, classes in done["said"].items()})
         write_bytes(target.with_suffix(".npz"), buffer.getvalue())
     records.write_json(target, value)
-    target.with_suffix(".partial").unlink(missing_ok=True)
+    if not missing:
+        target.with_suffix(".partial").unlink(missing_ok=True)
     return value
 
 

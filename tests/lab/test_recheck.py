@@ -76,11 +76,19 @@ def test_one_command_runs_an_experiment_again_and_says_whether_it_holds(tiny, tm
     assert (records.FOLDER / "tiny.json").read_bytes() == before
 
 
+def test_a_record_of_fewer_seeds_is_checked_with_as_many(tiny, capsys):
+    record("tiny", Recording(records.FOLDER, seeds=2))  # seeds 0 and 1 agree with themselves, three would differ by 0.005
+    assert cli.main(["record", "tiny", "--check"]) == 0
+    assert "test_accuracy: 0.505, recorded 0.505" in capsys.readouterr().out
+
+
 def test_what_cannot_be_checked_is_one_line(tiny, tmp_path, capsys):
     with pytest.raises(NoPropError, match="would replace the one in"):
         recheck.recheck("tiny", Recording(records.FOLDER))
     assert cli.main(["record", "mnist_shared", "--check"]) == 2
     assert "no record" in capsys.readouterr().err
+    assert cli.main(["record", "tiny", "--check", "--seeds", "1"]) == 2
+    assert "leave --seeds out" in capsys.readouterr().err
     (records.FOLDER / "tiny.json").write_text((records.FOLDER / "tiny.json").read_text().replace('"date"', '"day"'))
     assert cli.main(["record", "tiny", "--check"]) == 2
     assert "date is missing" in capsys.readouterr().err

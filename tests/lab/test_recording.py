@@ -305,6 +305,25 @@ def test_a_record_whose_end_failed_is_written_from_what_is_kept(monkeypatch, tmp
     assert calls == [0, 1, 2] and names_in(tmp_path) == ["tiny.json", "tiny.npz"]
 
 
+def test_the_first_seeds_alone_make_a_record_that_says_so_and_the_others_follow(monkeypatch, tmp_path):
+    calls = tiny(monkeypatch)
+    first = record("tiny", Recording(tmp_path, seeds=1))
+    assert calls == [0] and first["summary"]["test_accuracy"]["n"] == 1 and first["command"].endswith(" --seeds 1")
+    assert names_in(tmp_path) == ["tiny.json", "tiny.npz", "tiny.partial"]
+    assert record("tiny", Recording(tmp_path, seeds=2))["command"].endswith(" --seeds 2")
+    whole = record("tiny", Recording(tmp_path))
+    assert calls == [0, 1, 2] and "--seeds" not in whole["command"]
+    assert names_in(tmp_path) == ["tiny.json", "tiny.npz"]
+
+
+@pytest.mark.parametrize("seeds", [0, 4])
+def test_seeds_that_an_experiment_does_not_have_are_refused_before_the_work(seeds, monkeypatch, tmp_path):
+    calls = tiny(monkeypatch)
+    with pytest.raises(NoPropError, match=f"tiny has 3 seeds, got {seeds}"):
+        record("tiny", Recording(tmp_path, seeds=seeds))
+    assert calls == [] and names_in(tmp_path) == []
+
+
 def changed_environment(**changes):
     before = records.environment
     return lambda device: before(device) | changes
