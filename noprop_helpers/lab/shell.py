@@ -12,7 +12,10 @@ from ..checkpoints import CheckpointError
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line, instead of the usage followed by it. ``prog`` is "python -m" and a module."""
+    """A parser whose complaint is one line, instead of the usage followed by it, and that wants options in full: --seed is not
+    short for --seeds. ``prog`` is "python -m" and a module."""
+
+    allow_abbrev = property(lambda self: False, lambda self, value: None)  # whatever argparse hands to those of its commands
 
     def error(self, message: str):
         """End the command with exit code 2 and this line."""
