@@ -130,6 +130,7 @@ EXPERIMENTS = {
     "sudoku_cut_slowest": _sudoku("sudoku_cut_slowest", "the same at a third learning rate, a tenth of the first", (0, 1, 2)),
     "sudoku_cut_least": _sudoku("sudoku_cut_least", "the same at the smallest of four learning rates", (0, 1, 2)),
     "sudoku_rates": _sudoku("sudoku_rates", "the learning rates of all, by puzzles of known classes", (0,)),
+    "sudoku_rates_larger": _sudoku("sudoku_rates_larger", "larger ones, of those that did best at the largest of three", (0,)),
     "sudoku_sizes": _sudoku("sudoku_sizes", "chains of other depths, widths, rounds and training times"),
     # Expected, before any run: within two in a hundred of what 192 hidden units solve, at a rate that was chosen with 48.
     "sudoku_wide": _sudoku("sudoku_wide", "chains of ten layers of 384 hidden units", (0, 1, 2)),

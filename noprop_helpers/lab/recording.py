@@ -26,8 +26,8 @@ from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
 from .residual_blocks import run_blocks
 from .structured_study import (
-    HELD_OUT, LEAST, SLOWER, SLOWEST, WIDE, Plan, run_sudoku, run_sudoku_cut, run_sudoku_rates, run_sudoku_rivals,
-    run_sudoku_sizes, split,
+    AT_THE_LARGEST, HELD_OUT, LARGER, LEAST, SLOWER, SLOWEST, WIDE, Plan, run_sudoku, run_sudoku_cut, run_sudoku_rates,
+    run_sudoku_rivals, run_sudoku_sizes, split,
 )  # fmt: skip
 from .tasks import RATES
 
@@ -206,6 +206,11 @@ STUDIES = {
         for how, plan in (("slower", SLOWER), ("slowest", SLOWEST), ("least", LEAST))
     },
     "sudoku_rates": Study(_alone(run_sudoku_rates), _describe_sudoku, of_puzzles=True),
+    "sudoku_rates_larger": Study(
+        _alone(functools.partial(run_sudoku_rates, rates=LARGER, names=AT_THE_LARGEST)),
+        lambda *_: _describe_sudoku() | {"rates": LARGER},
+        of_puzzles=True,
+    ),
     "sudoku_sizes": Study(_alone(run_sudoku_sizes), _describe_sudoku, of_puzzles=True),
     "sudoku_wide": Study(
         _alone(functools.partial(run_sudoku_sizes, sizes={"by_width": WIDE})), _describe_sudoku, of_puzzles=True

@@ -175,6 +175,7 @@ def test_rates_are_chosen_by_puzzles_of_known_classes(monkeypatch):
     monkeypatch.setattr(structured_study, "Judge", lambda board, problems: seen.append(problems) or Judge(board, problems))
     results, said = run_sudoku_rates(None, 0, plan=TINY, rates=(1e-2,))
     assert set(results) == {"chain", *OPPONENTS, *RIVALS} and set(results["chain"]) == {"0.01"} and said == {}
+    assert {*run_sudoku_rates(None, 0, plan=TINY, rates=(0.02,), names=("chain", "tied"))[0]} == {"chain", "tied"}
     test, known = seen[:2]
     assert not torch.equal(test.y, known.y)
     learned_from, _ = split()
