@@ -66,8 +66,9 @@ def _digits(variant: str) -> Experiment:
     return _paper("digits", variant, "one_hot")._replace(description=text)
 
 
-def _sudoku(study: str, text: str, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> Experiment:
-    return Experiment(f"6 x 6 Sudoku, half of the cells given: {text}", "", seeds, study=study)
+def _sudoku(study: str, text: str, seeds: tuple[int, ...] = (0, 1, 2, 3, 4), rate: str = "") -> Experiment:
+    changes = {"learning_rate": rate} if rate else {}
+    return Experiment(f"6 x 6 Sudoku, half of the cells given: {text}", "", seeds, study=study, changes=changes)
 
 
 def _cells() -> list[tuple[str, str]]:
@@ -126,9 +127,9 @@ EXPERIMENTS = {
     "sudoku": _sudoku("sudoku", "a chain of layers trained apart, taken apart, against single layers of all kinds"),
     "sudoku_rivals": _sudoku("sudoku_rivals", "opponents that take several steps, as a chain does"),
     "sudoku_cut": _sudoku("sudoku_cut", "a loss at every step, with the gradient that crosses steps and without", (0, 1, 2)),
-    "sudoku_cut_slower": _sudoku("sudoku_cut_slower", "the same at a smaller learning rate", (0, 1, 2)),
-    "sudoku_cut_slowest": _sudoku("sudoku_cut_slowest", "the same at a third learning rate, a tenth of the first", (0, 1, 2)),
-    "sudoku_cut_least": _sudoku("sudoku_cut_least", "the same at the smallest of four learning rates", (0, 1, 2)),
+    "sudoku_cut_slower": _sudoku("sudoku_cut", "the same at a smaller learning rate", (0, 1, 2), "0.003"),
+    "sudoku_cut_slowest": _sudoku("sudoku_cut", "the same at a third learning rate, a tenth of the first", (0, 1, 2), "0.001"),
+    "sudoku_cut_least": _sudoku("sudoku_cut", "the same at the smallest of four learning rates", (0, 1, 2), "0.0003"),
     "sudoku_rates": _sudoku("sudoku_rates", "the learning rates of all, by puzzles of known classes", (0,)),
     "sudoku_rates_larger": _sudoku("sudoku_rates_larger", "larger ones, of those that did best at the largest of three", (0,)),
     "sudoku_sizes": _sudoku("sudoku_sizes", "chains of other depths, widths, rounds and training times"),

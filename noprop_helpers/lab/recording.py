@@ -26,8 +26,8 @@ from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
 from .residual_blocks import run_blocks
 from .structured_study import (
-    AT_THE_LARGEST, HELD_OUT, LARGER, LEAST, SLOWER, SLOWEST, WIDE, Plan, run_sudoku, run_sudoku_cut, run_sudoku_rates,
-    run_sudoku_rivals, run_sudoku_sizes, split,
+    AT_THE_LARGEST, HELD_OUT, LARGER, WIDE, Plan, run_sudoku, run_sudoku_cut, run_sudoku_rates, run_sudoku_rivals,
+    run_sudoku_sizes, split,
 )  # fmt: skip
 from .tasks import RATES
 
@@ -152,9 +152,25 @@ def _describe_walks(*_) -> dict:
     return {"settings": _common(walks.SETTINGS)} | told
 
 
-def _describe_sudoku(*_, plan: Plan = Plan()) -> dict:
+def _describe_sudoku(experiment: Experiment, *_) -> dict:
     grids = dict(zip(("learned_from", "held_out"), map(len, split())))
-    return {"settings": dataclasses.asdict(plan), "held_out_classes": HELD_OUT, "grids_in_order": grids}
+    return {"settings": dataclasses.asdict(_plan(experiment)), "held_out_classes": HELD_OUT, "grids_in_order": grids}
+
+
+def _plan(experiment: Experiment) -> Plan:
+    """The plan of a study of Sudoku, with the experiment's changes."""
+    return dataclasses.replace(Plan(), **{name: float(text) for name, text in experiment.changes.items()})
+
+
+def _of_sudoku(study: Callable) -> Study:
+    """A study that needs no more than a seed and a plan."""
+    return Study(
+        lambda experiment, dataset, seed, recording, checkpoint: study(
+            dataset, seed, recording.device, recording.progress, _plan(experiment)
+        ),
+        _describe_sudoku,
+        of_puzzles=True,
+    )
 
 
 def _describe_pictures(plan: Plan, grids: Callable[[], tuple[Tensor, Tensor]], ways: tuple[str, ...]) -> Callable[..., dict]:
@@ -196,25 +212,13 @@ STUDIES = {
     "audit": Study(_alone(run_audit), _describe_audit),
     "published_loop": Study(_alone(run_published_loop), lambda *_: {"settings": _common(Settings(epochs=2))}),
     "layers": Study(_alone(run_layers), _describe_layers),
-    "sudoku": Study(_alone(run_sudoku), _describe_sudoku, of_puzzles=True),
-    "sudoku_rivals": Study(_alone(run_sudoku_rivals), _describe_sudoku, of_puzzles=True),
-    "sudoku_cut": Study(_alone(run_sudoku_cut), _describe_sudoku, of_puzzles=True),
-    **{
-        f"sudoku_cut_{how}": Study(
-            _alone(functools.partial(run_sudoku_cut, plan=plan)), functools.partial(_describe_sudoku, plan=plan), of_puzzles=True
-        )
-        for how, plan in (("slower", SLOWER), ("slowest", SLOWEST), ("least", LEAST))
-    },
-    "sudoku_rates": Study(_alone(run_sudoku_rates), _describe_sudoku, of_puzzles=True),
-    "sudoku_rates_larger": Study(
-        _alone(functools.partial(run_sudoku_rates, rates=LARGER, names=AT_THE_LARGEST)),
-        lambda *_: _describe_sudoku() | {"rates": LARGER},
-        of_puzzles=True,
-    ),
-    "sudoku_sizes": Study(_alone(run_sudoku_sizes), _describe_sudoku, of_puzzles=True),
-    "sudoku_wide": Study(
-        _alone(functools.partial(run_sudoku_sizes, sizes={"by_width": WIDE})), _describe_sudoku, of_puzzles=True
-    ),
+    "sudoku": _of_sudoku(run_sudoku),
+    "sudoku_rivals": _of_sudoku(run_sudoku_rivals),
+    "sudoku_cut": _of_sudoku(run_sudoku_cut),
+    "sudoku_rates": _of_sudoku(run_sudoku_rates),
+    "sudoku_rates_larger": _of_sudoku(functools.partial(run_sudoku_rates, rates=LARGER, names=AT_THE_LARGEST)),
+    "sudoku_sizes": _of_sudoku(run_sudoku_sizes),
+    "sudoku_wide": _of_sudoku(functools.partial(run_sudoku_sizes, sizes={"by_width": WIDE})),
     "sudoku_pictures": Study(
         _alone(sudoku_pictures.run_sudoku_pictures),
         _describe_pictures(sudoku_pictures.PLAN, split, sudoku_pictures.WAYS),
@@ -230,7 +234,7 @@ STUDIES = {
     "strings_rates": Study(_alone(strings.run_strings_rates), _describe_strings_rates, of_puzzles=True),
     "half_digits_rates": Study(_alone(half_digits.run_half_digits_rates), _describe_half_digits_rates, of_puzzles=True),
     "digits_walks": Study(_alone(walks.run_digits), _describe_walks),
-    "sudoku_walks": Study(_alone(walks.run_sudokus), _describe_sudoku, of_puzzles=True),
+    "sudoku_walks": _of_sudoku(walks.run_sudokus),
 }
 
 

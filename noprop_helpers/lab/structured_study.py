@@ -63,9 +63,6 @@ class Plan:
         return Training(self.steps, self.batch_size, self.learning_rate)
 
 
-SLOWER, SLOWEST, LEAST = (Plan(learning_rate=rate) for rate in (3e-3, 1e-3, 3e-4))
-
-
 # --- Puzzles ----------------------------------------------------------------------------------------------------------
 
 

@@ -106,6 +106,13 @@ def test_other_studies_say_what_they_do_too(study, data):
         assert told["models"]["published"]["epochs"] == 50 and told["models"]["cosine"]["objective"] == "cross_entropy"
 
 
+def test_experiments_of_one_study_differ_by_their_plan():
+    study = recording._of_sudoku(lambda dataset, seed, device, progress, plan: ({"rate": plan.learning_rate}, {}))
+    for name, rate in (("sudoku_cut", 0.01), ("sudoku_cut_slower", 0.003), ("sudoku_cut_least", 0.0003)):
+        assert study.run(EXPERIMENTS[name], None, 0, Recording(), None) == ({"rate": rate}, {})
+        assert study.describe(EXPERIMENTS[name], None, Recording())["settings"]["learning_rate"] == rate
+
+
 def test_a_record_says_on_what_machine_with_which_data_and_code(tmp_path, data):
     value = record("small", Recording(tmp_path))
     told = value["environment"]
