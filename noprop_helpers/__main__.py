@@ -7,12 +7,18 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Sequence
+
+# Another Python than the one in which the package is installed: one line, before an import fails.
+if _missing := [name for name in ("torch", "numpy", "tqdm") if importlib.util.find_spec(name) is None]:
+    print(f"noprop_helpers needs {' and '.join(_missing)}: pip install {' '.join(_missing)}", file=sys.stderr)
+    sys.exit(2)
 
 import torch
 from torch import Tensor

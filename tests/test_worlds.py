@@ -159,6 +159,14 @@ def test_every_module_imports_and_a_run_is_written_where_windows_lacks_modules(w
     assert '"peak_memory_mib": null' in Path("a.json").read_text() and Path("a.pt").exists()
 
 
+def test_a_python_without_what_the_package_needs_is_told_so_in_one_line(without, capsys):
+    without("torch", "tqdm")
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("noprop_helpers.__main__")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "noprop_helpers needs torch and tqdm: pip install torch tqdm\n"
+
+
 def test_a_folder_is_split_alike_on_every_system():
     """Paths of Windows sort as if all letters were small."""
     names = [f"{letter}{i}.png" for i in range(10) for letter in "aB"]
