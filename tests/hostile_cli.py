@@ -525,7 +525,7 @@ RECORD: list[Case] = [
     ("record sudoku --output records --precision bfloat16", 2, "computes in float32 alone"),
     ("record mnist_local --seed 3", 2, "unrecognized arguments"),  # not --seeds
     ("record mnist_local --output records --seeds 0", 2, "expected an integer >= 1, got '0'"),
-    ("record mnist_local --output records --seeds 4", 2, "mnist_local has 3 seeds, got 4"),
+    ("record mnist_local --output records --seeds 4", 2, "--seeds: mnist_local has 3, got 4"),
     ("record mnist_local --check --seeds 1", 2, "leave --seeds out"),
     ("record mnist_local --output records", 2, "runs in one process",
      {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "x", "MASTER_PORT": "1"}),

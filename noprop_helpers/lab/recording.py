@@ -25,6 +25,7 @@ from .audit import audit_steps, run_audit, run_published_loop
 from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
 from .residual_blocks import run_blocks
+from .schema import problems
 from .structured_study import (
     AT_THE_LARGEST, HELD_OUT, LARGER, WIDE, Plan, run_sudoku, run_sudoku_cut, run_sudoku_rates, run_sudoku_rivals,
     run_sudoku_sizes, split,
@@ -259,8 +260,8 @@ def record(
     if name not in experiments:
         raise NoPropError(f"unknown experiment {name!r}; choose one of {', '.join(experiments)}")
     experiment = experiments[name]
-    wanted = _wanted(name, experiment, recording)
     target = Path(recording.folder) / f"{record_name(name, dataset)}.json"
+    wanted = _wanted(name, experiment, recording, target)
     check_writable(target)
     if dataset is not None and not experiment.dataset:
         raise NoPropError(f"{name} makes its own data, got dataset {dataset}")
@@ -290,11 +291,16 @@ def record(
     return _write(target, done, recording, missing=len(done["runs"]) < len(experiment.seeds))
 
 
-def _wanted(name: str, experiment: Experiment, recording: Recording) -> int:
-    """How many of the experiment's seeds the recording asks for."""
+def _wanted(name: str, experiment: Experiment, recording: Recording, target: Path) -> int:
+    """How many of the experiment's seeds the recording asks for: not fewer than there are in a record, unless ``fresh``."""
     wanted = len(experiment.seeds) if recording.seeds is None else recording.seeds
     if not 1 <= wanted <= len(experiment.seeds):
-        raise NoPropError(f"{name} has {len(experiment.seeds)} seeds, got {wanted}")
+        raise NoPropError(f"--seeds: {name} has {len(experiment.seeds)}, got {wanted}")
+    if target.is_file() and recording.seeds is not None and not recording.fresh:
+        old = records.read_json(target)
+        there = 0 if problems(old) else len(old.get("runs", ()))
+        if there > wanted:
+            raise NoPropError(f"{target} has {there} seeds, not {wanted}: name another folder with --output, or --fresh")
     return wanted
 
 

@@ -326,9 +326,21 @@ def test_the_first_seeds_alone_make_a_record_that_says_so_and_the_others_follow(
 @pytest.mark.parametrize("seeds", [0, 4])
 def test_seeds_that_an_experiment_does_not_have_are_refused_before_the_work(seeds, monkeypatch, tmp_path):
     calls = tiny(monkeypatch)
-    with pytest.raises(NoPropError, match=f"tiny has 3 seeds, got {seeds}"):
+    with pytest.raises(NoPropError, match=f"--seeds: tiny has 3, got {seeds}"):
         record("tiny", Recording(tmp_path, seeds=seeds))
     assert calls == [] and names_in(tmp_path) == []
+
+
+def test_a_record_is_not_replaced_by_one_of_fewer_seeds(monkeypatch, tmp_path):
+    calls = tiny(monkeypatch)
+    whole = record("tiny", Recording(tmp_path))
+    with pytest.raises(NoPropError, match="tiny.json has 3 seeds, not 1: name another folder"):
+        record("tiny", Recording(tmp_path, seeds=1))
+    assert calls == [0, 1, 2] and json.loads((tmp_path / "tiny.json").read_text()) == whole
+    assert len(record("tiny", Recording(tmp_path, seeds=1, fresh=True))["runs"]) == 1
+    for other in ("{}", "[]", '{"runs": 3}'):  # no record
+        (tmp_path / "tiny.json").write_text(other)
+        assert len(record("tiny", Recording(tmp_path, seeds=1))["runs"]) == 1
 
 
 def changed_environment(**changes):
