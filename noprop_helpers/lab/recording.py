@@ -160,7 +160,8 @@ def _describe_sudoku(experiment: Experiment, *_) -> dict:
 
 def _plan(experiment: Experiment) -> Plan:
     """The plan of a study of Sudoku, with the experiment's changes."""
-    return dataclasses.replace(Plan(), **{name: float(text) for name, text in experiment.changes.items()})
+    plan = Plan()
+    return dataclasses.replace(plan, **{name: type(getattr(plan, name))(text) for name, text in experiment.changes.items()})
 
 
 def _of_sudoku(study: Callable) -> Study:
