@@ -135,6 +135,8 @@ EXPERIMENTS = {
     "sudoku_sizes": _sudoku("sudoku_sizes", "chains of other depths, widths, rounds and training times"),
     # Expected, before any run: within two in a hundred of what 192 hidden units solve, at a rate that was chosen with 48.
     "sudoku_wide": _sudoku("sudoku_wide", "chains of ten layers of 384 hidden units", (0, 1, 2)),
+    "sudoku_wider": _sudoku("sudoku_wider", "chains of ten layers of 512 hidden units", (0,)),
+    "sudoku_widths": _sudoku("sudoku_widths", "ten layers of four widths, at a smaller learning rate", (0,), "0.003"),
     "sudoku_pictures": Experiment(
         "visual Sudoku, 6 x 6, half of the cells given as images: a chain, its top layer, one layer longer, what reading costs",
         "mnist", (0, 1, 2, 3, 4), study="sudoku_pictures",
@@ -146,6 +148,10 @@ EXPERIMENTS = {
     "digits_walks": Experiment(
         "walks and predictions to look at: chapter 4's ten layers, which see the pixels of the bundled digits",
         "digits", (0,), study="digits_walks",
+    ),
+    "sudoku_pictures_large_slower": Experiment(
+        "the same 9 x 9 at half the learning rate", "mnist", (0, 1, 2), study="sudoku_pictures_large",
+        changes={"learning_rate": "0.01"},
     ),
     "sudoku_walks": _sudoku("sudoku_walks", "what every layer of the chain says of three puzzles, to look at", (0,)),
     "strings": Experiment(
@@ -159,6 +165,9 @@ EXPERIMENTS = {
     "strings_rates": Experiment(
         "strings of seven digits under a checksum: all at four learning rates, and one layer trained for longer and longer",
         "digits", (0, 1, 2), study="strings_rates",
+    ),
+    "strings_rates_larger": Experiment(
+        "the same at two larger learning rates", "digits", (0, 1, 2), study="strings_rates_larger"
     ),
     "half_digits_rates": Experiment(
         "the hidden lower half of a digit: all at four learning rates", "mnist", (0, 1, 2), study="half_digits_rates"

@@ -158,9 +158,8 @@ def _describe_sudoku(experiment: Experiment, *_) -> dict:
     return {"settings": dataclasses.asdict(_plan(experiment)), "held_out_classes": HELD_OUT, "grids_in_order": grids}
 
 
-def _plan(experiment: Experiment) -> Plan:
+def _plan(experiment: Experiment, plan: Plan = Plan()) -> Plan:
     """The plan of a study of Sudoku, with the experiment's changes."""
-    plan = Plan()
     return dataclasses.replace(plan, **{name: type(getattr(plan, name))(text) for name, text in experiment.changes.items()})
 
 
@@ -175,13 +174,21 @@ def _of_sudoku(study: Callable) -> Study:
     )
 
 
-def _describe_pictures(plan: Plan, grids: Callable[[], tuple[Tensor, Tensor]], ways: tuple[str, ...]) -> Callable[..., dict]:
-    def describe(*_) -> dict:
+def _of_pictures(study: Callable, plan: Plan, grids: Callable[[], tuple[Tensor, Tensor]], ways: tuple[str, ...]) -> Study:
+    """A study of visual Sudoku: of images, a seed and a plan."""
+
+    def describe(experiment: Experiment, *_) -> dict:
         seen = {"ways": ways, "training_images": sudoku_pictures.NUM_IMAGES, "features": sudoku_pictures.NUM_FEATURES}
         counts = dict(zip(("learned_from", "held_out"), map(len, grids())))
-        return {"settings": dataclasses.asdict(plan), "grids": counts, "pictures": seen}
+        return {"settings": dataclasses.asdict(_plan(experiment, plan)), "grids": counts, "pictures": seen}
 
-    return describe
+    return Study(
+        lambda experiment, dataset, seed, recording, checkpoint: study(
+            dataset, seed, recording.device, recording.progress, _plan(experiment, plan)
+        ),
+        describe,
+        of_puzzles=True,
+    )
 
 
 def _describe_strings(*_) -> dict:
@@ -191,8 +198,12 @@ def _describe_strings(*_) -> dict:
 
 
 def _describe_strings_rates(*_) -> dict:
+    return _describe_strings_rates_larger() | {"rates": RATES, "lengths": strings.LENGTHS}
+
+
+def _describe_strings_rates_larger(*_) -> dict:
     told = _describe_strings()
-    return {"settings": told["settings"], "code": told["code"], "rates": RATES, "lengths": strings.LENGTHS}
+    return {"settings": told["settings"], "code": told["code"], "rates": strings.LARGER}
 
 
 def _describe_half_digits(*_) -> dict:
@@ -220,20 +231,22 @@ STUDIES = {
     "sudoku_rates": _of_sudoku(run_sudoku_rates),
     "sudoku_rates_larger": _of_sudoku(functools.partial(run_sudoku_rates, rates=LARGER, names=AT_THE_LARGEST)),
     "sudoku_sizes": _of_sudoku(run_sudoku_sizes),
-    "sudoku_wide": _of_sudoku(functools.partial(run_sudoku_sizes, sizes={"by_width": WIDE})),
-    "sudoku_pictures": Study(
-        _alone(sudoku_pictures.run_sudoku_pictures),
-        _describe_pictures(sudoku_pictures.PLAN, split, sudoku_pictures.WAYS),
-        of_puzzles=True,
+    **{
+        name: _of_sudoku(functools.partial(run_sudoku_sizes, sizes={"by_width": widths})) for name, widths in WIDE.items()
+    },
+    "sudoku_pictures": _of_pictures(
+        sudoku_pictures.run_sudoku_pictures, sudoku_pictures.PLAN, split, sudoku_pictures.WAYS
     ),
-    "sudoku_pictures_large": Study(
-        _alone(sudoku_pictures.run_sudoku_pictures_large),
-        _describe_pictures(sudoku_pictures.LARGE_PLAN, sudoku_pictures.large_grids, sudoku_pictures.LARGE_WAYS),
-        of_puzzles=True,
+    "sudoku_pictures_large": _of_pictures(
+        sudoku_pictures.run_sudoku_pictures_large, sudoku_pictures.LARGE_PLAN, sudoku_pictures.large_grids,
+        sudoku_pictures.LARGE_WAYS,
     ),
     "strings": Study(_alone(strings.run_strings), _describe_strings, of_puzzles=True),
     "half_digits": Study(_alone(half_digits.run_half_digits), _describe_half_digits, of_puzzles=True),
     "strings_rates": Study(_alone(strings.run_strings_rates), _describe_strings_rates, of_puzzles=True),
+    "strings_rates_larger": Study(
+        _alone(strings.run_strings_rates_larger), _describe_strings_rates_larger, of_puzzles=True
+    ),
     "half_digits_rates": Study(_alone(half_digits.run_half_digits_rates), _describe_half_digits_rates, of_puzzles=True),
     "digits_walks": Study(_alone(walks.run_digits), _describe_walks),
     "sudoku_walks": _of_sudoku(walks.run_sudokus),
