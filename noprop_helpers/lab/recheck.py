@@ -32,7 +32,7 @@ OF_STUDY = {
     "run": (), "audit": ("lab/audit",), "published_loop": ("lab/audit",), "layers": ("lab/chain",), "digits_walks": ("lab/walks",),
     "sudoku_walks": ("lab/walks", *OF_SUDOKU),
     "sudoku_pictures": (*OF_SUDOKU, "lab/sudoku_pictures"), "sudoku_pictures_large": (*OF_SUDOKU, "lab/sudoku_pictures"),
-    "strings": (*OF_TASKS, "lab/strings"), "strings_rates": (*OF_TASKS, "lab/strings"),
+    **dict.fromkeys(("strings", "strings_rates", "strings_rates_larger"), (*OF_TASKS, "lab/strings")),
     "half_digits": (*OF_TASKS, "lab/half_digits"), "half_digits_rates": (*OF_TASKS, "lab/half_digits"),
     "blocks": ("lab/residual_blocks",),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from noprop_helpers import NoPropError, checkpoints
 from noprop_helpers import __main__ as cli
 from noprop_helpers.checkpoints import CheckpointError
 from noprop_helpers.images import Preparation
-from noprop_helpers.lab import recording, records
+from noprop_helpers.lab import recording, records, structured_study, sudoku_pictures
 from noprop_helpers.lab.experiments import EXPERIMENTS, Experiment
 from noprop_helpers.lab.recording import STUDIES, Recording, Study, record, record_name
 from noprop_helpers.runs import load_trained, measured
@@ -111,6 +111,30 @@ def test_experiments_of_one_study_differ_by_their_plan():
     for name, rate in (("sudoku_cut", 0.01), ("sudoku_cut_slower", 0.003), ("sudoku_cut_least", 0.0003)):
         assert study.run(EXPERIMENTS[name], None, 0, Recording(), None) == ({"rate": rate}, {})
         assert study.describe(EXPERIMENTS[name], None, Recording())["settings"]["learning_rate"] == rate
+
+
+def test_so_do_those_of_visual_sudoku():
+    def rate_of(dataset, seed, device, progress, plan):
+        return {"rate": plan.learning_rate}, {}
+
+    study = recording._of_pictures(rate_of, sudoku_pictures.LARGE_PLAN, lambda: ([0] * 3, [0] * 2), ("symbols",))
+    for name, rate in (("sudoku_pictures_large", 0.02), ("sudoku_pictures_large_slower", 0.01)):
+        experiment = EXPERIMENTS[name]
+        assert study.run(experiment, None, 0, Recording(), None) == ({"rate": rate}, {})
+        told = study.describe(experiment, None, Recording())
+        assert told["settings"]["learning_rate"] == rate and told["settings"]["rounds"] == 3
+        assert told["grids"] == {"learned_from": 3, "held_out": 2}
+
+
+@pytest.mark.parametrize("name", ["sudoku_wide", "sudoku_wider", "sudoku_widths"])
+def test_widths_recorded_apart_are_of_ten_layers(name, monkeypatch):
+    study, made = EXPERIMENTS[name].study, []
+    monkeypatch.setattr(structured_study.Bench, "chain", lambda bench, num_layers: made.append((num_layers, bench.plan)) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        STUDIES[study].run(EXPERIMENTS[name], None, 0, Recording(), None)
+    ((num_layers, plan),) = made
+    assert (num_layers, plan.hidden_dim) == (10, structured_study.WIDE[study][0])
+    assert plan.learning_rate == (0.003 if name == "sudoku_widths" else 0.01)
 
 
 def test_a_record_says_on_what_machine_with_which_data_and_code(tmp_path, data):

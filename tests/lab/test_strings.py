@@ -10,6 +10,8 @@ from conftest import generator
 
 from noprop_helpers import NoPropError
 from noprop_helpers.lab import structured
+from noprop_helpers.lab.experiments import EXPERIMENTS
+from noprop_helpers.lab.recording import STUDIES, Recording
 from noprop_helpers.lab.strings import (
     LENGTH,
     MODULUS,
@@ -24,6 +26,7 @@ from noprop_helpers.lab.strings import (
     pictures_of,
     run_strings,
     run_strings_rates,
+    run_strings_rates_larger,
     seen,
     strings,
     words,
@@ -151,6 +154,11 @@ def test_the_rates_and_the_times_of_everybody(digits):
     assert set(results) == {"by_rate", "by_length", "perfect"} and said == {}
     assert set(results["by_rate"]) == {"0.01"} and set(results["by_length"]) == {"1", "3"}
     assert results["by_length"]["1"] != results["by_length"]["3"]
+    larger, said = run_strings_rates_larger(digits, 0, plan=TINY)
+    assert set(larger) == {"by_rate"} and set(larger["by_rate"]) == {"0.02", "0.04"} and said == {}
+    assert larger["by_rate"]["0.02"].keys() == results["by_rate"]["0.01"].keys()
+    told = STUDIES["strings_rates_larger"].describe(EXPERIMENTS["strings_rates_larger"], None, Recording())
+    assert told["rates"] == (0.02, 0.04) and told["settings"]["num_layers"] == 20 and "lengths" not in told
 
 
 def test_the_record_holds_what_was_asked_for(digits):
