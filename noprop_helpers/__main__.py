@@ -275,12 +275,13 @@ def _recheck(options: argparse.Namespace) -> int:
         recording = _recording(options)
         if recording.folder == records.FOLDER:  # the new record is wanted for the comparison alone
             recording = recording._replace(folder=Path(folder))
-        verdicts = recheck(options.name, recording, options.dataset, options.data_root)
-    failed = sum(not verdict.passed for verdict in verdicts)
+        check = recheck(options.name, recording, options.dataset, options.data_root)
+    failed = sum(not verdict.passed for verdict in check.verdicts)
     if options.json is not None:
-        records.write_json(options.json, [verdict._asdict() | {"passed": verdict.passed} for verdict in verdicts])
-    _say("\n".join(map(str, verdicts)))
-    _say(f"{options.name}: {len(verdicts) - failed} of {len(verdicts)} numbers agree with the record, {failed} do not")
+        records.write_json(options.json, check.as_data())
+    _say("\n".join(map(str, check.verdicts)))
+    agree = len(check.verdicts) - failed
+    _say(f"{options.name}: {agree} of {len(check.verdicts)} numbers agree with the record, {failed} do not")
     return int(failed > 0)
 
 

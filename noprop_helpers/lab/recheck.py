@@ -1,7 +1,8 @@
 """A record run again, and held against what it says; and which code has changed since it was made.
 
 ``python -m noprop_helpers record NAME --check`` runs the experiment once more, with as many seeds as its record has, and passes if
-every measured mean lies in the record's own interval.
+every measured mean lies in the record's own interval. With ``--json book/records/checks/NAME.json`` the book keeps what came of
+it, and its ledger says which records later code has made again.
 """
 
 import ast
@@ -16,11 +17,12 @@ from .. import NoPropError
 from . import records
 from .experiments import EXPERIMENTS, Experiment
 from .recording import Recording, record, record_name
-from .schema import problems
+from .schema import agree, problems
 
 # One seed has no interval. What is said of it holds to a hundredth where it is a share, else to a tenth of itself.
 SHARE, PART = 0.01, 0.1
 PACKAGE = Path(__file__).parents[1]
+CHECKS = records.FOLDER / "checks"
 # The modules that every training goes through; and those of a study's own. What reads, writes and draws is not among them.
 MATHEMATICS = (
     "schedules", "diffusion", "embeddings", "blocks", "features", "normal_equations", "losses", "samplers", "backprop", "layerwise",
@@ -49,11 +51,26 @@ class Verdict(NamedTuple):
     @property
     def passed(self) -> bool:
         """Whether the two agree."""
-        return abs(self.measured - self.recorded) <= self.allowed + 1e-9 * abs(self.recorded)
+        return agree(self.recorded, self.measured, self.allowed)
 
     def __str__(self) -> str:
         sign = "agrees " if self.passed else "DIFFERS"
         return f"{sign} {self.name}: {self.measured:.6g}, recorded {self.recorded:.6g} ± {self.allowed:.2g}"
+
+
+class Check(NamedTuple):
+    """A record, the same experiment run again, and what their numbers come to."""
+
+    old: dict
+    new: dict
+    verdicts: list[Verdict]
+
+    def as_data(self) -> dict:
+        """What the book keeps: of which record, by which command, code and machine, and every number."""
+        by = {key: self.new[key] for key in ("date", "git_commit", "source", "environment")}
+        numbers = [verdict._asdict() | {"passed": verdict.passed} for verdict in self.verdicts]
+        command = self.new["command"].split(" --seeds ")[0] + " --check"  # it takes as many seeds as the record has
+        return {"checked": self.old["experiment"], "command": command, **by, "numbers": numbers}
 
 
 def compare(old: dict, new: dict) -> list[Verdict]:
@@ -88,8 +105,8 @@ def _allowed(name: str, one: dict) -> float:
 def recheck(
     name: str, recording: Recording, dataset: str | None = None, data_root: str | None = None,
     experiments: dict[str, Experiment] = EXPERIMENTS, folder: Path = records.FOLDER,
-) -> list[Verdict]:  # fmt: skip
-    """Run a recorded experiment again into ``recording.folder`` and compare: -> verdicts. ``folder`` holds the record.
+) -> Check:  # fmt: skip
+    """Run a recorded experiment again into ``recording.folder`` and compare. ``folder`` holds the record.
 
     Raises NoPropError where there is no record, where it is not as the schema wants it, and where the new one would replace it.
     """
@@ -99,7 +116,8 @@ def recheck(
         raise NoPropError(f"the record {called} is not as it should be: {wrong[0]}")
     if Path(recording.folder).resolve() == Path(folder).resolve():
         raise NoPropError(f"the new record would replace the one in {folder}; name another folder with --output")
-    return compare(old, record(name, recording._replace(seeds=len(old["runs"])), dataset, data_root, experiments))
+    new = record(name, recording._replace(seeds=len(old["runs"])), dataset, data_root, experiments)
+    return Check(old, new, compare(old, new))
 
 
 # --- What has changed since -------------------------------------------------------------------------------------------
@@ -134,9 +152,12 @@ def code_at(commit: str) -> dict[str, str] | None:
         return {file.name.removeprefix("./").removesuffix(".py"): files.extractfile(file).read().decode() for file in python}
 
 
-def changed_since(record: dict) -> list[str] | None:
-    """The modules that decide a record's numbers and compute otherwise today, or are new; None where the history is not here."""
-    then = code_at(record["git_commit"])
+def changed_since(record: dict, commit: str | None = None) -> list[str] | None:
+    """The modules that decide a record's numbers and compute otherwise today, or are new; None where the history is not here.
+
+    Since the record was made, or since another ``commit``: that of a check.
+    """
+    then = code_at(commit or record["git_commit"])
     if then is None:
         return None
     changed = []

@@ -1,7 +1,8 @@
 """What a record must hold: ``problems(record)`` lists every field that is missing, unknown, of another kind or out of range.
 
 A record that passes says what was run, on which data and machine, by which code and command; its results are finite numbers,
-shares lie between 0 and 1, and its summary is that of its seeds, so that no digit of the one changes without the other.
+shares lie between 0 and 1, and its summary is that of its seeds, so that no digit of the one changes without the other. The same
+goes for what a check of a record came to (``record NAME --check --json``).
 """
 
 import math
@@ -53,6 +54,10 @@ EXPERIMENT = ORIGIN | {
     "runs": MANY["list"], "summary": MANY["dict"],
 }  # fmt: skip
 BENCHMARK = ORIGIN | {"benchmark": text(r"\w+"), "rows": MANY["list"]}
+CHECK = {key: rule for key, rule in ORIGIN.items() if key != "dataset"}
+CHECK |= {"command": text(r"python -m noprop_helpers record .* --check"), "checked": text(r"\w+"), "numbers": MANY["list"]}
+NUMBER = {"name": text(r"[\w.@-]+"), "recorded": number(), "measured": number(), "allowed": number(0)}
+NUMBER |= {"passed": lambda value: isinstance(value, bool)}
 DATASET = {"name": text(), "checksum": text(SHA256), "train": whole(1), "test": whole(1)}
 RUN = {"seed": whole(0), "seconds": number(0), "results": MANY["dict"]}
 ROW = {"part": text(), "name": text(), "value": or_none(number(0)), "unit": text()}
@@ -60,17 +65,19 @@ ROW |= {"baseline": or_none(text()), **{key: or_none(number(0)) for key in ("rat
 
 
 def problems(record: dict) -> list[str]:
-    """What is wrong with a record of an experiment or a benchmark, a line each; [] where nothing is."""
+    """What is wrong with a record of an experiment, a benchmark or a check, a line each; [] where nothing is."""
     if not isinstance(record, dict):
         return [f"expected a record, got {record!r:.40}"]
-    fields = BENCHMARK if "benchmark" in record else EXPERIMENT
+    fields = BENCHMARK if "benchmark" in record else CHECK if "checked" in record else EXPERIMENT
     found = _fields(record, fields, CODE, "")
     found += [] if CODE.keys() & record.keys() else ["source is missing"]
     if found:
         return found
-    found = _dataset(record["dataset"]) + _fields(record["environment"], ENVIRONMENT, {}, "environment.")
+    found = _fields(record["environment"], ENVIRONMENT, {}, "environment.")
     found += _fields(record["environment"].get("versions", {}), VERSIONS, LATER_VERSIONS, "environment.versions.")
-    return found + (_rows(record["rows"]) if "benchmark" in record else _runs(record))
+    if "checked" in record:
+        return found + _numbers(record["numbers"])
+    return found + _dataset(record["dataset"]) + (_rows(record["rows"]) if "benchmark" in record else _runs(record))
 
 
 def _fields(value: dict, needed: dict[str, Rule], allowed: dict[str, Rule], where: str) -> list[str]:
@@ -87,6 +94,22 @@ def _dataset(dataset: dict) -> list[str]:
     if dataset.get("name") == "made from the seed":
         return _fields(dataset, {"name": text()}, {}, "dataset.")
     return _fields(dataset, DATASET, {"preparation": MANY["dict"]}, "dataset.")
+
+
+def _numbers(numbers: list) -> list[str]:
+    """Of a check: what was recorded and measured, and that it passed where the two agree and nowhere else."""
+    found = []
+    for i, one in enumerate(numbers):
+        wrong = _fields(one, NUMBER, {}, f"numbers.{i}.")
+        if not wrong and one["passed"] != agree(one["recorded"], one["measured"], one["allowed"]):
+            wrong = [f"numbers.{i}.passed is {one['passed']}"]
+        found += wrong
+    return found
+
+
+def agree(recorded: float, measured: float, allowed: float) -> bool:
+    """Whether a number measured again is as far as allowed from the recorded one, or nearer, up to rounding."""
+    return abs(measured - recorded) <= allowed + 1e-9 * abs(recorded)
 
 
 def _rows(rows: list) -> list[str]:

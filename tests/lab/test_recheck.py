@@ -11,8 +11,9 @@ from noprop_helpers import NoPropError
 from noprop_helpers import __main__ as cli
 from noprop_helpers.lab import recheck, recording, records
 from noprop_helpers.lab.experiments import EXPERIMENTS, Experiment
-from noprop_helpers.lab.recheck import PART, SHARE, Verdict, changed_since, code_at, compare, meaning
+from noprop_helpers.lab.recheck import CHECKS, PART, SHARE, Verdict, changed_since, code_at, compare, meaning
 from noprop_helpers.lab.recording import STUDIES, Recording, Study, record
+from noprop_helpers.lab.schema import problems
 
 
 def summary(values):
@@ -72,14 +73,39 @@ def test_one_command_runs_an_experiment_again_and_says_whether_it_holds(tiny, tm
     said = capsys.readouterr().out.splitlines()
     assert said[-1] == f"tiny: {1 - code} of 1 numbers agree with the record, {code} do not"
     assert said[0].startswith("DIFFERS test_accuracy" if code else "agrees  test_accuracy")
-    assert json.loads((tmp_path / "out.json").read_text())[0]["passed"] is (code == 0)
+    kept = json.loads((tmp_path / "out.json").read_text())
+    assert kept["numbers"][0]["passed"] is (code == 0) and kept["checked"] == "tiny" and problems(kept) == []
+    assert kept["command"].startswith("python -m noprop_helpers record tiny --device cpu") and kept["command"].endswith(" --check")
     assert (records.FOLDER / "tiny.json").read_bytes() == before
 
 
-def test_a_record_of_fewer_seeds_is_checked_with_as_many(tiny, capsys):
+def test_a_record_of_fewer_seeds_is_checked_with_as_many(tiny, tmp_path, capsys):
     record("tiny", Recording(records.FOLDER, seeds=2, fresh=True))  # seeds 0 and 1 agree with themselves, three would differ by 0.005
-    assert cli.main(["record", "tiny", "--check"]) == 0
+    assert cli.main(["record", "tiny", "--check", "--json", str(tmp_path / "out.json")]) == 0
     assert "test_accuracy: 0.505, recorded 0.505" in capsys.readouterr().out
+    command = json.loads((tmp_path / "out.json").read_text())["command"]
+    assert "--seeds" not in command and cli._parser().parse_args(command.split()[3:]).check
+
+
+def test_a_check_that_is_kept_says_what_it_found_and_nothing_else(tiny, tmp_path):
+    kept = recheck.recheck("tiny", Recording(tmp_path)).as_data()
+    assert problems(kept) == [] and {"dataset", "summary", "runs"} & kept.keys() == set()
+    (number,) = kept["numbers"]
+    for change in ({"passed": False}, {"measured": 0.9}, {"recorded": 0.9}, {"allowed": -1.0}, {"measured": float("nan")}, {"name": "<b>"}):
+        assert problems(kept | {"numbers": [number | change]}), change
+    assert problems(kept | {"numbers": []}) and problems(kept | {"command": "python -m noprop_helpers record tiny --threads 1"})
+    assert problems({key: value for key, value in kept.items() if key != "environment"})
+
+
+@pytest.mark.parametrize("path", sorted(CHECKS.glob("*")), ids=lambda path: path.stem)
+def test_committed_checks_are_of_todays_records(path):
+    """A record that is made anew takes its check with it: what was seen to agree was another."""
+    kept, old = records.read_json(path), records.read_record(path.stem)
+    assert problems(kept) == [] and path.suffix == ".json" and kept["checked"] == old["experiment"]
+    assert {one["name"]: one["recorded"] for one in kept["numbers"]} == {v.name: v.recorded for v in compare(old, old)}
+    allowed = {verdict.name: verdict.allowed for verdict in compare(old, old)}
+    assert {one["name"]: one["allowed"] for one in kept["numbers"]} == allowed
+    assert kept["date"] >= old["date"] and cli._parser().parse_args(kept["command"].split()[3:]).check
 
 
 def test_what_cannot_be_checked_is_one_line(tiny, tmp_path, capsys):
