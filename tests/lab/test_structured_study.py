@@ -1,5 +1,6 @@
 """The study of chapter 7, small: its puzzles, its judge, its opponents, and what a record holds."""
 
+import dataclasses
 import functools
 
 import pytest
@@ -24,13 +25,16 @@ from noprop_helpers.lab.structured_study import (
     pictured,
     puzzles,
     run_sudoku,
+    run_sudoku_again,
     run_sudoku_cut,
+    run_sudoku_deeper,
     run_sudoku_rates,
     run_sudoku_rivals,
     run_sudoku_sizes,
     split,
 )
 from noprop_helpers.lab.sudoku import classes, solutions, solved
+from noprop_helpers.schedules import cosine_alpha_bar
 
 TINY = Plan(num_layers=2, hidden_dim=8, steps=3, batch_size=4, num_test=20)
 
@@ -168,6 +172,33 @@ def test_the_sizes_hold_a_chain_of_every_kind():
     results, said = run_sudoku_sizes(None, 0, plan=TINY, sizes=sizes)
     assert {kind: tuple(map(int, found)) for kind, found in results.items()} == sizes
     assert all(set(one) == {"top", "quiet", "noisy"} for found in results.values() for one in found.values()) and not said
+
+
+def test_one_layer_of_more_rounds_is_trained_for_as_many_rounds_as_the_chain(monkeypatch):
+    """Judged at every rate by puzzles of known classes, to choose by, and by those held out, which alone are kept."""
+    plan, trained = dataclasses.replace(TINY, rounds=4, num_layers=6), []
+    train = structured_study.trained_top
+    monkeypatch.setattr(
+        structured_study, "trained_top",
+        lambda bench, draw, steps: trained.append((steps, bench.plan.learning_rate)) or train(bench, draw, steps=1),
+    )  # fmt: skip
+    results, said = run_sudoku_deeper(None, 0, plan=plan, rates=(1e-3, 1e-2))
+    assert trained == [(6 * TINY.steps * 2 // 4, 1e-3), (6 * TINY.steps * 2 // 4, 1e-2)]
+    assert {rate: set(one) for rate, one in results.items()} == {"0.001": {"known", "held_out"}, "0.01": {"known", "held_out"}}
+    assert set(said) == {"at_0.001", "at_0.01"} and said["at_0.01"].double().mean().item() == results["0.01"]["held_out"]["valid"]
+    assert results["0.01"]["known"]["cells"] != results["0.01"]["held_out"]["cells"]
+
+
+def test_each_layer_is_asked_again_about_its_own_answer(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        structured, "repeated",
+        lambda layer, level, x, z, times: asked.append((level, times)) or structured.guess(layer, x, z),
+    )  # fmt: skip
+    results, said = run_sudoku_again(None, 0, plan=TINY)
+    levels = cosine_alpha_bar(2).tolist()[1:]
+    assert asked == [(levels[0], 1), (levels[0], 2), (levels[1], 1), (levels[1], 2)] and said == {}
+    assert [set(one) for one in results["by_layer"]] == [{"once", "again"}] * 2
 
 
 def test_rates_are_chosen_by_puzzles_of_known_classes(monkeypatch):
