@@ -4,7 +4,10 @@ import torch
 from torch import Tensor
 
 
-def crop_and_flip(images: Tensor, padding: int = 4) -> Tensor:
+PADDING = 4  # of images of 32 pixels, as usual
+
+
+def crop_and_flip(images: Tensor, padding: int = PADDING) -> Tensor:
     """Move and mirror every image at random: images [B, C, H, W] -> the same shape.
 
     Every image is moved by up to ``padding`` pixels each way, what it leaves filled by reflection, and mirrored left to

@@ -247,5 +247,8 @@ def _driver() -> str | None:
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    said = subprocess.run(query, capture_output=True, encoding="utf-8", timeout=30).stdout.split()
+    try:
+        said = subprocess.run(query, capture_output=True, encoding="utf-8", timeout=30).stdout.split()
+    except (OSError, subprocess.TimeoutExpired):  # a tool that is broken or hangs is no reason to lose what was measured
+        return None
     return said[0] if said else None

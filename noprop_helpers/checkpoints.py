@@ -4,6 +4,7 @@
 ``weights_only=True``, which refuses all else. A checksum of the content goes with it: a byte that a disk has changed is found.
 """
 
+import collections
 import contextlib
 import glob
 import hashlib
@@ -47,7 +48,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
                 file.write(content)
             return
         target = Path(os.path.realpath(path))
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o644  # mkstemp gives 600
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()  # mkstemp gives 600
         _sweep(target)  # before: it may be what fills the disk
         with _temporary(target) as (handle, temporary):
             with os.fdopen(handle, "wb") as file:
@@ -58,6 +59,13 @@ def write_bytes(path: str | Path, content: bytes) -> None:
             os.replace(temporary, target)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _umask() -> int:
+    """What this user wants new files not to allow; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 @contextlib.contextmanager
@@ -126,9 +134,9 @@ def check_writable(path: str | Path) -> None:
 
 
 def save(path: str | Path, content: dict) -> None:
-    """Write a dictionary of tensors, numbers, text and nested lists or dictionaries of them, all or nothing.
+    """Write a dictionary of tensors, Python's own numbers, text and nested lists, tuples or dictionaries of them, all or nothing.
 
-    Raises CheckpointError where it cannot be written.
+    Raises CheckpointError where it cannot be written, and on what ``load`` would refuse to read, as NumPy's numbers.
 
     >>> save("model.pt", {"state": {"weight": torch.ones(2)}, "epochs": 3})
     >>> load("model.pt")["epochs"]
@@ -151,7 +159,11 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no file {path}")
-    content = _read(path, "cpu")
+    try:
+        written = path.read_bytes()  # once: what is verified is what is returned, whoever writes meanwhile
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    content = _read(written, path, "cpu")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} was not written by this version of noprop_helpers: expected a checkpoint of format {FORMAT!r}"
@@ -161,16 +173,14 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict:
         raise CheckpointError(f"{path} is damaged: its content is not what was written; take a copy of it, or train again")
     if torch.device(device).type == "cpu":
         return content
-    return {name: value for name, value in _read(path, device).items() if name != "checksum"}
+    return {name: value for name, value in _read(written, path, device).items() if name != "checksum"}
 
 
-def _read(path: Path, device: torch.device | str) -> Any:
+def _read(written: bytes, path: Path, device: torch.device | str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of strange files: the error that follows says more
-            return torch.load(path, map_location=device, weights_only=True)
-    except PermissionError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+            return torch.load(io.BytesIO(written), map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds: truncated zip, foreign pickle, not a file of torch's at all
         raise CheckpointError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); train again or name another"
@@ -248,7 +258,7 @@ def check_same(saved: dict, expected: dict, source: str | Path) -> None:
             raise CheckpointError(f"{source} does not say its {name}; expected {_short(value)}")
         if isinstance(value, dict) and isinstance(saved[name], dict):
             check_same(saved[name], value, source)
-        elif saved[name] != value:
+        elif isinstance(saved[name], Tensor) or saved[name] != value:
             raise CheckpointError(f"{source} has {name} {_short(saved[name])}, expected {_short(value)}")
 
 
@@ -281,14 +291,16 @@ def _digest(digest, value) -> None:
     if isinstance(value, Tensor):
         digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    elif isinstance(value, dict | list | tuple):
+    elif type(value) in (dict, collections.OrderedDict, list, tuple):
         digest.update(f"{len(value)} in {'{' if isinstance(value, dict) else '['}".encode())
         for item in value.items() if isinstance(value, dict) else value:
             _digest(digest, item)
-    else:
+    elif value is None or type(value) in (bool, int, float, str):
         digest.update(f"{value!r};".encode())
+    else:
+        raise CheckpointError(f"a checkpoint holds tensors and Python's own numbers and text, got {type(value).__name__} {_short(value)}")
 
 
-def _short(value, length: int = 60) -> str:
+def _short(value) -> str:
     text = str(value)
-    return text if len(text) <= length else f"{text[:length]}..."
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -22,7 +22,7 @@ class MLPStack(nn.Module):
     Forward and backward pass are written out, without automatic differentiation, and reuse their memory from step to step:
     on a CPU its bookkeeping, and fetching fresh memory for every intermediate result, cost a good part of such a step.
 
-    Raises ValueError on layers of another kind, or of several shapes, and on one layer that comes twice.
+    Raises ValueError on layers of another kind, or of several shapes, on frozen ones, and on one layer that comes twice.
 
     >>> layers = [nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)) for _ in range(6)]
     >>> stack, features, z = MLPStack(layers), torch.rand(7, 3), torch.randn(6, 7, 2)
@@ -40,6 +40,8 @@ class MLPStack(nn.Module):
             raise ValueError("layers of different shapes cannot be stacked")
         if len({first.weight for first, _ in pairs} | {second.weight for _, second in pairs}) < 2 * len(pairs):
             raise ValueError("two layers share weights: make each layer anew, the same ones cannot be trained apart")
+        if any(not parameter.requires_grad for layer in layers for parameter in layer.parameters()):
+            raise ValueError("a frozen layer cannot be stacked, it would be trained with the others: leave it out")
         with torch.no_grad():
             self.first = nn.Parameter(torch.stack([first.weight.T for first, _ in pairs]))  # [T, F + D, H]
             self.first_bias = nn.Parameter(torch.stack([first.bias for first, _ in pairs]).unsqueeze(1))  # [T, 1, H]

@@ -248,7 +248,7 @@ class SignedPatches(nn.Module):
         threshold = self.threshold.to(similarity)
         signs = [(similarity - threshold).relu_(), similarity.neg_().sub_(threshold).relu_()]
         pooled = torch.stack([cells @ sign.unflatten(0, (len(images), -1)) for sign in signs], 1)  # [B, 2, grid * grid, k]
-        return pooled.flatten(1).float()
+        return pooled.flatten(1).to(images.dtype)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -422,9 +422,10 @@ def _patches_and_cells(images: Tensor, filters: Tensor, size: int, grid: int) ->
 
 @functools.lru_cache(maxsize=16)  # the same for every few images that go through
 def _pooling_matrix(height: int, width: int, grid: int) -> Tensor:
-    # Average pooling is linear: what it does to the unit images is its matrix.
-    units = torch.eye(height * width).view(height * width, 1, height, width)
-    return nn.functional.adaptive_avg_pool2d(units, grid).flatten(1).T.contiguous()
+    # Average pooling is linear, and apart in rows and columns: what it does to unit vectors of either is its matrix.
+    units = (torch.eye(side).unsqueeze(1) for side in (height, width))  # [side, 1, side]
+    rows, columns = (nn.functional.adaptive_avg_pool1d(unit, grid).squeeze(1).T for unit in units)  # [grid, side]
+    return torch.einsum("ih,jw->ijhw", rows, columns).reshape(grid * grid, height * width)
 
 
 def _random_patches(images: Tensor, size: int, per_image: int, generator: torch.Generator | None) -> Tensor:

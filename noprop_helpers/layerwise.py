@@ -88,8 +88,8 @@ class LayerStack(nn.Module):
     element-wise optimizer (Adam, AdamW, SGD) on the stack is T separate optimizers; anything that mixes elements
     (gradient clipping by the global norm) is not. ``copy_to`` writes the trained slices back into plain layers.
 
-    Raises ValueError where there is no layer, on layers with buffers, such as BatchNorm, on one layer that comes twice, and on
-    layers of several kinds or shapes.
+    Raises ValueError where there is no layer, on layers with buffers, such as BatchNorm, on frozen ones, on one layer that comes
+    twice, and on layers of several kinds or shapes.
 
     >>> layers = [nn.Bilinear(3, 2, 2) for _ in range(4)]
     >>> stack, features, z = LayerStack(layers), torch.rand(7, 3), torch.randn(4, 7, 2)
@@ -104,6 +104,8 @@ class LayerStack(nn.Module):
         if any(buffer is not None for layer in layers for buffer in layer.buffers()):
             raise ValueError("layers with buffers (BatchNorm) cannot be stacked: train them with fit_layers")
         check_distinct(layers)
+        if any(not parameter.requires_grad for layer in layers for parameter in layer.parameters()):
+            raise ValueError("a frozen layer cannot be stacked, it would be trained with the others: leave it out")
         _check_alike(layers, layers[0])
         parameters, _ = stack_module_state(list(layers))
         # Dots are not allowed in parameter names; the template keeps the original ones.
@@ -155,13 +157,11 @@ def fit_stack(
     optimizer: torch.optim.Optimizer,
     batches: Iterable[Batch],
     loss: Callable[[Tensor, Tensor], Tensor],
-    after_step: Callable[[], None] | None = None,
 ) -> Tensor:
     """One pass that trains all T layers at once; equal to ``fit_layers`` on the same batches up to rounding.
 
     loss(outputs [T, B, K], target) -> [T, B]: averaged over the batch, summed over layers, so that no layer's gradient
-    sees another's loss. Returns each layer's mean loss, shape [T]. ``after_step`` is called once a batch (learning-rate
-    schedules, progress bars).
+    sees another's loss. Returns each layer's mean loss, shape [T].
 
     Raises ValueError where there is no batch, or z has not a state for each layer, and ``Diverged`` after a pass in which a
     loss was not finite: looked at before, on an accelerator, every step would wait for it.
@@ -181,8 +181,6 @@ def fit_stack(
         optimizer.step()
         totals = totals + layer_losses
         every.append(layer_losses)
-        if after_step is not None:
-            after_step()
     means = _mean(totals, len(every))
     if not means.isfinite().all():
         check_finite(torch.stack(every))

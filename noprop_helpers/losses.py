@@ -41,12 +41,14 @@ def dt_loss(u_hat: Tensor, u: Tensor, snr_weight: Tensor | float, num_steps: int
 
     u_hat [..., B, D], u [B, D] -> [..., B]. ``snr_weight`` is a number, or [T] for u_hat [T, B, D].
 
-    Raises ValueError on shapes that do not fit.
+    Raises ValueError on shapes that do not fit, and on numbers of steps and factors eta that are none.
 
     >>> dt_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]), snr_weight=4.0, num_steps=10, eta=0.1)
     tensor([2.])
     """
     _check_target("u_hat", u_hat, u)
+    if not num_steps >= 1 or not 0 <= eta < float("inf"):
+        raise ValueError(f"expected num_steps of at least 1 and a finite eta of at least 0, got {num_steps!r} and {eta!r}")
     if not isinstance(snr_weight, (Tensor, int, float)):
         raise ValueError(f"snr_weight must be a number or a tensor, got {snr_weight!r}")
     snr_weight = torch.as_tensor(snr_weight, dtype=u_hat.dtype, device=u_hat.device)
@@ -71,8 +73,9 @@ def ct_loss(u_hat: Tensor, u: Tensor, snr_rate: Tensor, eta: float = 1.0) -> Ten
     tensor([1.5000])
     """
     _check_target("u_hat", u_hat, u)
-    if snr_rate.shape != u.shape[:1]:
-        raise ValueError(f"snr_rate must have shape [{len(u)}], one rate per sample, got {list(snr_rate.shape)}")
+    if not isinstance(snr_rate, Tensor) or snr_rate.shape != u.shape[:1]:
+        found = list(snr_rate.shape) if isinstance(snr_rate, Tensor) else repr(snr_rate)
+        raise ValueError(f"snr_rate must have shape [{len(u)}], one rate per sample, got {found}")
     return 0.5 * eta * snr_rate * (u_hat - u).square().sum(-1)
 
 

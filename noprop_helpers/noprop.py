@@ -173,6 +173,11 @@ class _Model(nn.Module):
         size = batch_size, self.W.shape[1]
         return torch.randn(size, generator=generator, dtype=self.W.dtype, device=self.W.device)
 
+    def _check_layer(self, t: int) -> None:
+        # layers[0 - 1] would be the last one, and True the first.
+        if isinstance(t, bool) or not isinstance(t, numbers.Integral) or not 1 <= t <= self.num_layers:
+            raise NoPropError(f"expected a layer from 1 to {self.num_layers}, got {t!r}")
+
 
 class NoPropDT(_Model):
     """Discrete-time NoProp: T layers, each trained alone to denoise the label at its own noise level.
@@ -365,11 +370,6 @@ class NoPropDT(_Model):
         with evaluating(self):
             return self.classify(self.denoised(self.layers[t - 1](self.encoder(images), z)))
 
-    def _check_layer(self, t: int) -> None:
-        # layers[0 - 1] would be the last one, and True the first.
-        if isinstance(t, bool) or not isinstance(t, numbers.Integral) or not 1 <= t <= self.num_layers:
-            raise NoPropError(f"expected a layer from 1 to {self.num_layers}, got {t!r}")
-
 
 def _at_least_one(number: int, name: str = "num_steps") -> int:
     if isinstance(number, bool) or not isinstance(number, numbers.Integral):
@@ -413,7 +413,10 @@ def _checked_schedule(alpha_bar: Tensor, layers: list[nn.Module]) -> Tensor:
             f"{len(layers)} layers, of which there must be one at least, need alpha_bar [{len(layers) + 1}], "
             f"got {list(alpha_bar.shape)}"
         )
-    alphas_from_alpha_bar(alpha_bar)  # raises on what lies outside (0, 1] or rises
+    try:
+        alphas_from_alpha_bar(alpha_bar)  # raises on what lies outside (0, 1] or rises
+    except ValueError as error:
+        raise NoPropError(str(error)) from None
     return alpha_bar
 
 
@@ -510,6 +513,7 @@ class NoPropCT(_Flow):
 
     def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The paper's eq. 9 at one random time per sample: features [B, ...], labels [B] -> [B]. ``t`` is 1, the one block."""
+        self._check_layer(t)
         u = self._embedded(labels)
         time = self._times(len(u), generator)
         gamma, rate = self.gamma(time)
@@ -597,6 +601,7 @@ class NoPropFM(_Flow):
 
     def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Flow matching at one random time per sample (paper, eq. 12-13): features [B, ...], labels [B] -> [B]."""
+        self._check_layer(t)
         u = self._embedded(labels)
         time = self._times(len(u), generator)
         noise, jitter = self._noise(len(u), generator), None
@@ -651,6 +656,7 @@ class Propagated(_Model):
 
     def layer_loss(self, t: int, features: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Cross-entropy of the whole net: features [B, ...], labels [B] -> [B]. ``t`` is 1, for there are no parts."""
+        self._check_layer(t)
         return readout_loss(self.net(features, self._noise(len(labels), generator)), labels)
 
     @torch.no_grad()

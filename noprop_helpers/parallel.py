@@ -83,6 +83,7 @@ def gather_layers(model: NoPropDT, rank: int, world_size: int) -> None:
     except RuntimeError as error:  # a port that is taken, a host that does not answer
         raise NoPropError(f"the processes cannot meet: {str(error).splitlines()[0]}") from None
     try:
+        _check_same_encoder(model, enough)
         for module, t in parts:
             for tensor in module.state_dict().values():  # shares memory with the module
                 packed = tensor.contiguous() if enough else tensor.cpu().contiguous()
@@ -90,3 +91,16 @@ def gather_layers(model: NoPropDT, rank: int, world_size: int) -> None:
                 tensor.copy_(packed)
     finally:
         dist.destroy_process_group()
+
+
+def _check_same_encoder(model: NoPropDT, on_device: bool) -> None:
+    """Raise NoPropError, in every process, where one has fitted other features than the first: its layers fit no other's."""
+    alike = torch.ones((), device=model.W.device if on_device else "cpu")
+    for tensor in model.encoder.state_dict().values():
+        own = tensor.contiguous() if on_device else tensor.cpu().contiguous()
+        first = own.clone()
+        dist.broadcast(first, src=0)
+        alike *= torch.allclose(own.double(), first.double(), 1e-3, 1e-5)
+    dist.all_reduce(alike, dist.ReduceOp.MIN)
+    if not alike:
+        raise NoPropError("the processes have fitted different encoders: run all on one kind of device")

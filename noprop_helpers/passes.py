@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import NoPropError
-from .augment import crop_and_flip
+from .augment import PADDING, crop_and_flip
 from .blocks import DenoisingMLP, LinearDenoiser
 from .fast_stack import MLPStack
 from .features import encode
@@ -85,7 +85,8 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
 
 def shuffled(num_images: int, settings: Settings, epoch: int, device: torch.device) -> list[Tensor]:
-    """The batches of an epoch, as indices; the last one is shorter, but never one image, of which BatchNorm makes nothing.
+    """The batches of an epoch, as indices; the last one is shorter, but not of one image, of which
+    BatchNorm makes nothing, unless all are.
 
     Raises ValueError where there is no image.
 
@@ -133,6 +134,8 @@ class Inputs:
         self.encoder, self.augment, self.dropout = model.encoder, settings.augment, settings.feature_dropout
         self.fixed = not (model.train_encoder or settings.augment)
         self.values = encode_images(model.encoder, images, progress) if self.fixed else images
+        if settings.augment and min(images.shape[2:]) <= PADDING:
+            raise NoPropError(f"augment crops {PADDING} pixels at a side, of images that have {list(images.shape[2:])}: leave it out")
         if self.fixed and not self.values.any():
             raise NoPropError("the encoder makes 0 of every image: fit it first, as a recipe's prepare does, or look at the images")
 
@@ -162,7 +165,7 @@ def layers_to_train(model: Model, settings: Settings) -> list[int]:
     if settings.layers is not None and not (isinstance(model, NoPropDT) and model.layer_local):
         raise NoPropError(f"layers can be trained apart only where nothing is trained by several of them: {model.locality}")
     if numbers[-1] > model.num_layers:
-        raise NoPropError(f"expected layers out of 1 to {model.num_layers}, got {numbers}")
+        raise NoPropError(f"expected layers out of 1 to {model.num_layers}, got {numbers[-1]}")
     learns = {t: _learns(model, t) for t in numbers}
     if any(len(kinds) > 1 for kinds in learns.values()):
         raise NoPropError("a layer is frozen in part: freeze whole layers, with layer.requires_grad_(False)")
@@ -270,7 +273,10 @@ class Together:
         self.layers = [model.layers[t - 1].train() for t in self.numbers]  # a stack stays in the mode that it is made in
         # The hand-written stack has no bfloat16, and knows the one architecture of the recipes.
         known = all(type(layer) is DenoisingMLP for layer in self.layers) and settings.precision == "float32"
-        self.stack = MLPStack(self.layers, model.output_gradients) if known else LayerStack(self.layers)
+        try:
+            self.stack = MLPStack(self.layers, model.output_gradients) if known else LayerStack(self.layers)
+        except ValueError as error:  # layers with BatchNorm, as those of residual
+            raise NoPropError(f"these layers cannot be trained together; use order layer or interleaved ({error})") from None
         self.optimizer = adam([*self.stack.parameters(), *_trained(model.encoder)], settings)
         self.set_rate = Schedule(self.optimizer, settings, len(shuffled(len(labels), settings, 0, labels.device)))
 

@@ -287,14 +287,17 @@ def embedding_start(name: str, images: Tensor, labels: Tensor, num_classes: int,
     """Where the paper's trained tables start: "learned" [K, 20] or "prototype" [K, C*H*W].
 
     Learned ones start orthonormal where that is possible, else Gaussian; prototypes start at each class's medoid. Raises
-    NoPropError on other names.
+    NoPropError on other names, and on a class that has no image to be its prototype.
 
     >>> images, labels = torch.rand(6, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     >>> embedding_start("prototype", images, labels, 3, torch.Generator().manual_seed(0)).shape
     torch.Size([3, 16])
     """
     if name == "prototype":
-        return prototypes(images, labels, num_classes)
+        try:
+            return prototypes(images, labels, num_classes)
+        except ValueError as error:  # a class without images
+            raise NoPropError(f"the embedding prototype needs an image of every class: {error}") from None
     if name != "learned":
         raise NoPropError(f"expected a table that is trained, learned, prototype; got {name!r}")
     start = orthogonal if num_classes <= 20 else gaussian

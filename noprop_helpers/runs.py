@@ -20,7 +20,7 @@ from .checkpoints import CheckpointError
 from .data import Dataset, check_dataset, dataset_checksum
 from .noprop import NoPropDT
 from .passes import Model, Progress, seed_of, seeded, silent
-from .recipes import RECIPES, Recipe, Shape, recipe_named
+from .recipes import RECIPES, PaperCT, PaperFM, Recipe, Shape, recipe_named
 from .settings import Settings, changed
 from .training import Keeper, fit, predictions
 
@@ -31,7 +31,7 @@ class Run:
     and how it is measured.
 
     ``inference_runs``: how often the test split is walked with fresh noise. ``steps``: numbers of inference steps at which a
-    continuous-time model is measured too. ``each_layer``: whether every layer of a chain is also asked alone.
+    continuous-time model is measured too, as far as it has so many.
 
     Raises NoPropError on numbers of runs or steps that are no counts.
     """
@@ -42,13 +42,14 @@ class Run:
     dataset: str
     inference_runs: int = 1
     steps: tuple[int, ...] = ()
-    each_layer: bool = False
 
     def __post_init__(self):
         if type(self.inference_runs) is not int or self.inference_runs < 1:
             raise NoPropError(f"inference_runs must be an integer of at least 1, got {self.inference_runs!r}")
         if not isinstance(self.steps, tuple) or not all(type(number) is int and number > 0 for number in self.steps):
             raise NoPropError(f"steps must be a tuple of integers of at least 1, got {self.steps!r}")
+        if self.steps and not isinstance(self.model, (PaperCT, PaperFM)):
+            raise NoPropError(f"steps are for models in continuous time, paper-ct and paper-fm; {self.recipe} walks its layers")
 
 
 class Trained(NamedTuple):
@@ -209,9 +210,8 @@ def measured(model: Model, run: Run, dataset: Dataset, device: torch.device | st
     right = {name: (classes == labels).double().mean().item() for name, classes in said.items()}
     walks = [right.pop(f"walk_{i}") for i in range(run.inference_runs)]
     results = {"test_accuracy": sum(walks) / len(walks), "test_accuracy_by_run": walks}
-    layers = [right.pop(name) for name in list(right) if name.startswith("layer_")]
     steps = {name.removeprefix("steps_"): right.pop(name) for name in list(right) if name.startswith("steps_")}
-    results |= right | ({"layer_alone_accuracy": layers} if layers else {})
+    results |= right
     if run.steps and run.model.num_steps in run.steps:  # as many as it has: a walk, and no short one
         steps[str(run.model.num_steps)] = walks[0]
     results |= {"test_accuracy_by_steps": steps} if steps else {}
@@ -231,8 +231,6 @@ def _ways(model: Model, run: Run) -> dict:
     if model.levels is None:  # the other way to walk
         name = "accuracy_without_noise" if model.inference_noise else "accuracy_with_noise"
         ways[name] = functools.partial(model.predict, noise=not model.inference_noise)
-    if run.each_layer:
-        ways |= {f"layer_{t}": functools.partial(model.predict_alone, t=t) for t in range(1, model.num_layers + 1)}
     return ways
 
 
@@ -306,6 +304,7 @@ def join(paths: Sequence[str | Path], device: torch.device | str = "cpu") -> Loa
         if epochs < run.settings.epochs:
             raise CheckpointError(f"{path} is trained for {epochs} of {run.settings.epochs} epochs: go on with --resume")
         checkpoints.check_same(_without_layers(about), _without_layers(whole.about), path)
+        _check_shared(content["state"], path, contents[first]["state"], first)
         for t in run.settings.layers or range(1, whole.model.num_layers + 1):
             if t in owner:
                 raise CheckpointError(f"layer {t} is in both {owner[t]} and {path}; name one of them")
@@ -319,6 +318,18 @@ def join(paths: Sequence[str | Path], device: torch.device | str = "cpu") -> Loa
     parts = [contents[path] for path in sorted(contents, key=lambda path: min(t for t in owner if owner[t] == path))]
     history = torch.cat([part["history"] for part in parts], 1)
     return Loaded(whole.model, run, whole.about | {"run": as_data(run)}, history, sum(part["seconds"] for part in parts))
+
+
+def _check_shared(state: dict, path: str, other: dict, first: str) -> None:
+    """Raise CheckpointError where what all layers see, encoder and embeddings, is not that of the first file, up to rounding: a
+    layer that was trained on other features takes these for its own, and answers at random."""
+    for name in other.keys() & state.keys():
+        shared = not name.startswith(("layers.", "readout.")) and other[name].is_floating_point()
+        if shared and not (state[name].shape == other[name].shape and torch.allclose(state[name], other[name], 1e-3, 1e-5)):
+            raise CheckpointError(
+                f"{path} was trained on other features than {first}: its {name} differs, as after a fit on another kind of "
+                "device; train its layers again on the kind that the others had"
+            )
 
 
 def save_trained(path: str | Path, loaded: Loaded) -> None:

@@ -268,6 +268,10 @@ def _check_alpha_bar(alpha_bar: Tensor) -> Tensor:
     if alpha_bar.ndim != 1 or len(alpha_bar) < 2:
         raise ValueError(f"alpha_bar must be a vector of T + 1 >= 2 entries, got shape {list(alpha_bar.shape)}")
     alpha_bar = alpha_bar.double()
-    if not ((alpha_bar > 0) & (alpha_bar <= 1)).all() or (alpha_bar.diff() > 0).any():
-        raise ValueError(f"alpha_bar must lie in (0, 1] and never increase, got {alpha_bar.tolist()}")
+    wrong = ~((alpha_bar > 0) & (alpha_bar <= 1))
+    wrong[1:] |= alpha_bar.diff() > 0
+    if wrong.any():
+        t = int(wrong.nonzero()[0])
+        before = f" after {alpha_bar[t - 1]:g}" if t else ""
+        raise ValueError(f"alpha_bar must lie in (0, 1] and never increase, got {alpha_bar[t]:g} at {t}{before}")
     return alpha_bar

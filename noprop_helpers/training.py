@@ -122,7 +122,7 @@ def fit(
     wrap long loops; ``after_epoch(epoch)`` sees the updated model, in evaluation mode, as it is left in the end.
 
     Raises ValueError on images and labels that cannot be trained on, NoPropError on settings that do not fit the model and,
-    after an epoch in which a loss was not finite, with the layer and the step.
+    after an epoch in which a loss was not finite, with the layer and the step, or after which weights are not.
 
     >>> from noprop_helpers.recipes import RECIPES, Shape
     >>> model = RECIPES["shared"]().build(Shape((1, 8, 8), num_classes=2, num_images=20))
@@ -142,10 +142,25 @@ def fit(
         model.encoder.train(model.train_encoder)  # a frozen encoder stays as it predicts
         history.append(one_pass(epoch))
         model.eval()
+        check_weights(model, epoch)
         keeper.write(model, one_pass.optimizer, history, settings)
         if after_epoch is not None:
             after_epoch(epoch)
+    model.eval()  # also where all epochs were done before
     return torch.stack(history)
+
+
+def check_weights(model: Model, epoch: int) -> None:
+    """Raise NoPropError, with the first one's name, unless all weights are finite and small enough to be squared: the losses were
+    taken before the epoch's last update.
+
+    >>> from noprop_helpers.recipes import RECIPES, Shape
+    >>> model = RECIPES["shared"]().build(Shape((1, 8, 8), num_classes=2, num_images=20))
+    >>> check_weights(model, epoch=1)
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not parameter.detach().abs().max() < 1e10:
+            raise NoPropError(f"training diverged: {name} is not finite, or huge, after epoch {epoch}; try a smaller learning_rate")
 
 
 def predictions(

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -78,7 +80,7 @@ def test_what_was_loaded_can_be_saved_again_on_any_device(tmp_path):
 
 def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
     (tmp_path / "a.pt").write_bytes(b"x")
-    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     with pytest.raises(CheckpointError, match="^cannot read .*a.pt: Permission denied$"):
         checkpoints.load(tmp_path / "a.pt")
 

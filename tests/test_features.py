@@ -260,8 +260,8 @@ def test_features_come_back_from_their_state(tmp_path):
 
 def test_the_pooling_matrix_is_made_once_for_images_of_a_size(monkeypatch):
     """Not for every eight images that go through; and it pools as PyTorch's own function does."""
-    pool, calls = torch.nn.functional.adaptive_avg_pool2d, []
-    monkeypatch.setattr(torch.nn.functional, "adaptive_avg_pool2d", lambda *a: calls.append(a) or pool(*a))
+    pool, einsum, calls = torch.nn.functional.adaptive_avg_pool2d, torch.einsum, []
+    monkeypatch.setattr(torch, "einsum", lambda *a: calls.append(a) or einsum(*a))
     features = PatchFeatures(1, num_centres=5, patch_size=3, grid=3, feature_dim=6)
     features.fit(torch.rand(9, 1, 11, 13, generator=generator()), num_patches=90, generator=generator())
     module._pooling_matrix.cache_clear()
@@ -274,6 +274,9 @@ def test_the_pooling_matrix_is_made_once_for_images_of_a_size(monkeypatch):
         pooled = pool(maps.permute(0, 3, 1, 2), 3).flatten(1)  # [B, k * grid * grid]
         torch.testing.assert_close(encoded, (pooled - features.pooled_mean) @ features.projection, atol=1e-4, rtol=1e-4)
     assert len(calls) == 2
+    for height, width, grid in ((1, 6, 3), (8, 5, 2), (26, 26, 4), (23, 23, 3)):
+        units = torch.eye(height * width).view(-1, 1, height, width)
+        assert torch.equal(module._pooling_matrix(height, width, grid), pool(units, grid).flatten(1).T)
 
 
 def test_encode_equals_the_encoder_on_everything_at_once():

@@ -156,10 +156,11 @@ def test_layers_that_drop_out_draw_each_their_own():
     assert set(outputs.unique().tolist()) == {0.0, 2.0} and not torch.equal(outputs[0], outputs[1])
 
 
-def test_after_step_is_called_once_a_batch(layers, batches):
-    stack, calls = LayerStack(layers), []
-    fit_stack(stack, adam(stack.parameters()), batches, readout_loss, lambda: calls.append(1))
-    assert len(calls) == len(batches)
+def test_frozen_layers_are_no_stack(layers):
+    """Their weights would be trained with the others, and written back."""
+    layers[1].requires_grad_(False)
+    with pytest.raises(ValueError, match="a frozen layer cannot be stacked"):
+        LayerStack(layers)
 
 
 # --- Who trains what ---

@@ -482,7 +482,7 @@ def test_what_layers_share_cannot_be_trained_apart(few_digits):
     ]:
         with pytest.raises(NoPropError, match=f"layers can be trained apart only where .*{message}"):
             fit(model, images, labels, one)
-    with pytest.raises(NoPropError, match=r"expected layers out of 1 to 3, got \[2, 4\]"):
+    with pytest.raises(NoPropError, match="expected layers out of 1 to 3, got 4$"):
         fit(small_stack(), images, labels, Settings(layers=(2, 4)))
 
 

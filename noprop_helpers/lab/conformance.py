@@ -8,6 +8,7 @@ something fails; 2: the adapter can't be used, and one line says why. The standa
 """
 
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -127,17 +128,22 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) != 1 or arguments[0].startswith("-"):
             raise NoPropError(USAGE)
-        return check(arguments[0])
+        code = check(arguments[0])
+        sys.stdout.flush()
+        return code
     except NoPropError as error:
         print(f"conformance: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:  # a full disk, or a pipe that nobody reads: what is still to be written goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"conformance: cannot write the verdicts: {error.strerror}", file=sys.stderr)
+    return 2
 
 
 def _ask(group: str, function: Callable, inputs: dict) -> list[float] | Raised:
     """The numbers of an answer in a row."""
     try:
         value = function(**json.loads(json.dumps(inputs)))  # its own copy, which it may change
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # an adapter that leaves has not answered
         return Raised(_said(error))
     numbers = leaves(_plain(value))
     if not all(isinstance(number, int | float) for number in numbers):

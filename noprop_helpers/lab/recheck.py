@@ -29,14 +29,14 @@ MATHEMATICS = (
     "fast_stack", "augment", "noprop", "passes", "training", "settings", "recipes", "runs",
 )  # fmt: skip
 OF_SUDOKU = ("lab/structured", "lab/structured_study", "lab/sudoku")
-OF_TASKS = "lab/structured", "lab/structured_study", "lab/tasks"
+OF_TASKS = "data", "lab/structured", "lab/structured_study", "lab/tasks"
 OF_STUDY = {
     "run": (), "audit": ("lab/audit",), "published_loop": ("lab/audit",), "layers": ("lab/chain",), "digits_walks": ("lab/walks",),
     "sudoku_walks": ("lab/walks", *OF_SUDOKU),
     "sudoku_pictures": (*OF_SUDOKU, "lab/sudoku_pictures"), "sudoku_pictures_large": (*OF_SUDOKU, "lab/sudoku_pictures"),
     **dict.fromkeys(("strings", "strings_rates", "strings_rates_larger"), (*OF_TASKS, "lab/strings")),
     "half_digits": (*OF_TASKS, "lab/half_digits"), "half_digits_rates": (*OF_TASKS, "lab/half_digits"),
-    "blocks": ("lab/residual_blocks",),
+    "blocks": ("lab/residual_blocks", "lab/chain"),
 }  # fmt: skip
 
 

@@ -25,7 +25,6 @@ from .audit import audit_steps, run_audit, run_published_loop
 from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
 from .residual_blocks import run_blocks
-from .schema import problems
 from .structured_study import (
     AT_THE_LARGEST, HELD_OUT, LARGER, WIDE, Plan, run_sudoku, run_sudoku_again, run_sudoku_cut, run_sudoku_deeper,
     run_sudoku_rates, run_sudoku_rivals, run_sudoku_sizes, split,
@@ -270,8 +269,8 @@ def record(
     ``dataset`` replaces the experiment's own; the record is then called ``NAME@DATASET``. Each finished seed is kept in
     ``NAME.partial``, long training in ``NAME.SEED.checkpoint``: an interrupted recording goes on where it stopped, and one
     that was asked for its first ``recording.seeds`` alone goes on from these. Raises CheckpointError where what is kept is of
-    another code, machine or data, unless ``fresh`` says to begin anew, and NoPropError for a precision that the experiment
-    does not know, or more seeds than it has.
+    another code, machine or data, unless ``fresh`` says to begin anew, or where another recording writes meanwhile, and
+    NoPropError for a precision that the experiment does not know, or more seeds than it has.
     """
     if name not in experiments:
         raise NoPropError(f"unknown experiment {name!r}; choose one of {', '.join(experiments)}")
@@ -289,12 +288,13 @@ def record(
     words = ["record", name, *(["--dataset", dataset] if dataset else [])]
     origin = {"experiment": name, "description": experiment.description, "command": recording.command(*words)}
     origin |= {"run": {"study": experiment.study} | study.describe(experiment, data, recording)}
-    done = _finished(target.with_suffix(".partial"), _plain(origin | recording.origin(data)), recording.fresh)
+    mark = checkpoints.mark(partial := target.with_suffix(".partial"))
+    done = _finished(partial, _plain(origin | recording.origin(data)), recording.fresh)
     if recording.fresh:
         _remove_checkpoints(target, experiment)
     if data is not None and not study.of_puzzles:
         done["said"]["labels"] = data.test_labels  # so that the file of predictions speaks for itself
-    checkpoints.save(target.with_suffix(".partial"), done)  # also before the first seed: its checkpoint is of this origin
+    mark = _keep(partial, done, mark)  # also before the first seed: its checkpoint is of this origin
     for seed in experiment.seeds[len(done["runs"]) : wanted]:
         start, checkpoint = time.perf_counter(), target.with_suffix(f".{seed}.checkpoint")
         with _nothing_empty_left(target, done, checkpoint):
@@ -302,9 +302,17 @@ def record(
         run = {"seed": seed, "seconds": time.perf_counter() - start, "results": _plain(outcome.results)}
         done["runs"].append(run | ({"shown": _plain(outcome.shown)} if outcome.shown else {}))
         done["said"] |= {f"{seed}/{key}": classes for key, classes in outcome.said.items()}
-        checkpoints.save(target.with_suffix(".partial"), done)
+        mark = _keep(partial, done, mark)
         _remove_checkpoints(target, experiment)
     return _write(target, done, recording, missing=len(done["runs"]) < len(experiment.seeds))
+
+
+def _keep(partial: Path, done: dict, mark: tuple | None) -> tuple | None:
+    """Write the finished seeds, if the file is as it was: -> what it is now marked by."""
+    if checkpoints.mark(partial) != mark:
+        raise CheckpointError(f"{partial} was written by another recording meanwhile: let that one end, or name another folder")
+    checkpoints.save(partial, done)
+    return checkpoints.mark(partial)
 
 
 def _wanted(name: str, experiment: Experiment, recording: Recording, target: Path) -> int:
@@ -314,7 +322,8 @@ def _wanted(name: str, experiment: Experiment, recording: Recording, target: Pat
         raise NoPropError(f"--seeds: {name} has {len(experiment.seeds)}, got {wanted}")
     if target.is_file() and recording.seeds is not None and not recording.fresh:
         old = records.read_json(target)
-        there = 0 if problems(old) else len(old.get("runs", ()))
+        runs = old.get("runs") if isinstance(old, dict) else None
+        there = len(runs) if isinstance(runs, list) else 0
         if there > wanted:
             raise NoPropError(f"{target} has {there} seeds, not {wanted}: name another folder with --output, or --fresh")
     return wanted
