@@ -462,6 +462,8 @@ def _check_at_least(smallest: int, recipe: Recipe, *names: str) -> None:
         value, whole = getattr(recipe, name), kinds[name] is int
         if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
             raise NoPropError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
+        if type(value) not in (int, float):  # NumPy's numbers, which no file of weights may hold
+            object.__setattr__(recipe, name, kinds[name](value))
         if not smallest <= value <= LARGEST:  # neither is NaN
             bound = f"at most {LARGEST:,}" if value > LARGEST else f"at least {smallest}"
             raise NoPropError(f"{name} must be {bound}, got {value}")

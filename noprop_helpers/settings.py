@@ -93,6 +93,8 @@ class Settings:
             value, kind = getattr(self, field.name), _KINDS.get(field.type)
             if kind and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
                 raise NoPropError(f"{field.name} must be of type {field.type.__name__}, got {value!r}")
+            if kind and type(value) not in (int, float, bool, str):  # NumPy's numbers, which no file of weights may hold
+                object.__setattr__(self, field.name, field.type(value))
         whole = self.layers is None or isinstance(self.layers, (tuple, list)) and all(type(t) is int for t in self.layers)
         if not whole:
             raise NoPropError(f"layers must be None or a tuple of numbers from 1, got {self.layers!r}")

@@ -9,7 +9,7 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from . import checkpoints
+from . import NoPropError, checkpoints
 from .augment import check_images
 from .benchmark import processor, synchronize
 from .checkpoints import CheckpointError

@@ -724,7 +724,7 @@ TRAINING = [
         lambda: fitted(dt([blocks.ConvBlock((1, 8, 8), 3, 3) for _ in range(2)], encoder=nn.Identity()),
         X[:1], Y[:1], order="layer"), ("BatchNorm", "one image")),
     Row("a batch larger than the data", lambda: training.fit(dt(), X, Y, Settings(batch_size=10**9)), has_shape(1, 2)),
-    Row("layers beyond the last", lambda: fitted(dt(), layers=(3,)), ("1 to 2", "[3]")),
+    Row("layers beyond the last", lambda: fitted(dt(), layers=(3,)), ("1 to 2", "got 3")),
     Row("all layers frozen", lambda: fitted(dt(SIXTYFOUR()).requires_grad_(False)), ("frozen",)),
     Row("accuracy with a label too few", lambda: training.accuracy(dt(), X, Y[:3]), ("labels", "[12]")),
     Row("predictions of no image", lambda: training.predictions(dt(), X[:0]), ("at least one image",)),

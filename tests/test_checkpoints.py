@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -505,3 +505,41 @@ def test_a_file_is_known_by_its_mark(tmp_path, device):
     write_bytes(tmp_path / "a", b"x")
     assert checkpoints.mark(tmp_path / "a") != before
     assert checkpoints.mark(tmp_path / "none") is checkpoints.mark(device("null")) is None
+
+
+@pytest.mark.parametrize("value", [numpy.float64(0.5), Path("model.pt"), {1, 2}, checkpoints.torch.Size([2])])
+def test_what_could_not_be_read_again_is_not_written(value, tmp_path):
+    for content in ({"x": value}, {"x": {"y": [value]}}):
+        with pytest.raises(CheckpointError, match="a checkpoint holds tensors and Python's own numbers and text, got"):
+            checkpoints.save(tmp_path / "a.pt", content)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_returned_is_what_was_verified(tmp_path, monkeypatch):
+    """Whoever trains may replace the file between two reads of it."""
+    checkpoints.save(tmp_path / "a.pt", {"epoch": 1})
+    load, again = torch.load, []
+
+    def replaced(file, **options):
+        again.append(checkpoints.save(tmp_path / "a.pt", {"epoch": 2}))
+        return load(file, **options)
+
+    monkeypatch.setattr(torch, "load", replaced)
+    assert checkpoints.load(tmp_path / "a.pt", "meta")["epoch"] == 1 and len(again) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_new_files_are_as_private_as_their_owner_wants(tmp_path):
+    before = os.umask(0o077)
+    try:
+        write_bytes(tmp_path / "a.bin", b"1")
+        (tmp_path / "b.bin").write_bytes(b"1")
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.bin", "b.bin")}
+    assert modes == {0o600}
+
+
+def test_a_tensor_where_a_number_was_expected_is_a_difference():
+    with pytest.raises(CheckpointError, match="a.pt has epochs tensor"):
+        check_same({"epochs": torch.ones(2)}, {"epochs": 3}, "a.pt")

@@ -152,3 +152,9 @@ def test_what_does_not_fit_the_stack_is_refused(layers, batches):
             MLPStack(layers, wrong).loss_gradients(features, z, y, readout_loss)
     with pytest.raises(ValueError, match="at least one, got"):
         stack.loss_gradients(features[:0], z[:, :0], y[:0], readout_loss)
+
+
+def test_frozen_layers_are_no_stack(layers):
+    layers[1].requires_grad_(False)
+    with pytest.raises(ValueError, match="a frozen layer cannot be stacked"):
+        MLPStack(layers)

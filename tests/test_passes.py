@@ -905,3 +905,15 @@ def test_what_is_just_not_refused():
     check_batch_size(small_dt(ONES), Settings(order="layer", batch_size=2), 2)
     check_batch_size(small_stack(), Settings(batch_size=1), 1)
     assert Inputs(small_stack(), torch.cat([ZEROS, ONES[:1]]), Settings(), silent).values.sum() == 64
+
+
+def test_images_too_small_to_be_cropped_are_refused(few_digits):
+    images = few_digits.train_images[:, :, :4, :4]
+    with pytest.raises(NoPropError, match=r"augment crops 4 pixels at a side, of images that have \[4, 4\]"):
+        fit(small_stack(), images, few_digits.train_labels, Settings(order="layer", augment=True))
+
+
+def test_layers_with_buffers_are_not_trained_together(few_digits):
+    model = built("residual", few_digits.train_images, few_digits.train_labels, num_steps=2, width=1)
+    with pytest.raises(NoPropError, match="cannot be trained together; use order layer or interleaved .*BatchNorm"):
+        fit(model, few_digits.train_images, few_digits.train_labels, Settings(order="together"))

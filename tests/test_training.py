@@ -4,12 +4,13 @@ import re
 import types
 import warnings
 
+import numpy
 import pytest
 import torch
 from conftest import K, built, dropout_stack, generator, small_dt, small_stack, some_of, states_equal, unchanged
 from torch import nn
 
-from noprop_helpers import checkpoints, training
+from noprop_helpers import NoPropError, checkpoints, training
 from noprop_helpers.benchmark import processor
 from noprop_helpers.blocks import DenoisingMLP, Standardize
 from noprop_helpers.checkpoints import CheckpointError
@@ -478,3 +479,29 @@ def test_measuring_neither_depends_on_the_mode_nor_changes_it(which, data):
 
 def order_of(which):
     return CONFIGURATIONS[which][1].get("order", "together")
+
+
+def test_weights_that_the_last_step_made_useless_are_found(data, tmp_path):
+    """The losses were taken before it; and nothing of it is kept."""
+    for rate in (1e30, 1e15):  # not finite, and too large to be walked through
+        model, path = pixel_model(data.train_images), tmp_path / "run.pt"
+        settings = Settings(batch_size=1000, learning_rate=rate)
+        with pytest.raises(NoPropError, match="training diverged: layers.* is not finite, or huge, after epoch 1; try a smaller"):
+            fit(model, data.train_images, data.train_labels, settings, keeper=Keeper(path))
+        assert not path.exists()
+
+
+def test_a_run_that_was_done_before_is_left_in_evaluation_mode_too(data, tmp_path):
+    for resume in (False, True):
+        model = pixel_model(data.train_images)
+        fit(model, data.train_images, data.train_labels, Settings(), keeper=Keeper(tmp_path / "run.pt", resume=resume))
+        assert not model.training
+
+
+def test_numbers_of_numpys_kinds_can_be_kept(data, tmp_path):
+    """A sweep over numpy.logspace would else lose every file that it writes."""
+    settings = Settings(epochs=numpy.int64(1), learning_rate=numpy.logspace(-3, -2, 1)[0])
+    assert type(settings.learning_rate) is float and type(settings.epochs) is int
+    fit(pixel_model(data.train_images), data.train_images, data.train_labels, settings, keeper=Keeper(tmp_path / "run.pt"))
+    assert checkpoints.load(tmp_path / "run.pt")["settings"]["learning_rate"] == pytest.approx(1e-3)
+    assert type(RECIPES["local"](num_steps=numpy.int64(3)).num_steps) is int

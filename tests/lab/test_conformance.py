@@ -278,3 +278,17 @@ def test_the_file_tells_what_its_groups_are():
     pack = json.loads(FILE.read_text(encoding="utf-8"))
     assert pack["groups"] == {name: group.computes for name, group in GROUPS.items()}
     assert "t counts noise" in pack["about"]["time"] and pack["about"]["licence"] == "MIT"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_verdicts_that_cannot_be_written_are_no_failure_of_the_adapter(tmp_path):
+    (tmp_path / "mine.py").write_text("def fm_loss(**inputs):\n    return 0.0")
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "noprop_helpers.lab.conformance", str(tmp_path / "mine.py")]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.splitlines() == ["conformance: cannot write the verdicts: No space left on device"]
+
+
+def test_an_adapter_that_leaves_has_not_answered(verdict):
+    code, _, said = verdict("def dt_loss(**inputs):\n    raise SystemExit(0)")
+    assert code == 2 and "dt_loss answers nothing, its first vector raises SystemExit" in said

@@ -301,6 +301,30 @@ def test_a_try_on_other_data_leaves_the_record_alone(monkeypatch, tmp_path):
 # --- Interruptions ---
 
 
+def test_two_recordings_do_not_overwrite_one_another(monkeypatch, tmp_path):
+    """The second asks for more seeds and ends while the first computes: what it has found stays."""
+    tiny(monkeypatch)
+    quick = STUDIES["tiny"].run
+
+    def slow(experiment, dataset, seed, recording, checkpoint):
+        monkeypatch.setitem(STUDIES, "tiny", STUDIES["tiny"]._replace(run=quick))
+        record("tiny", Recording(tmp_path, seeds=2))
+        return quick(experiment, dataset, seed, recording, checkpoint)
+
+    monkeypatch.setitem(STUDIES, "tiny", STUDIES["tiny"]._replace(run=slow))
+    with pytest.raises(CheckpointError, match="tiny.partial was written by another recording meanwhile"):
+        record("tiny", Recording(tmp_path, seeds=1))
+    assert len(json.loads((tmp_path / "tiny.json").read_text())["runs"]) == 2
+
+
+def test_a_record_of_code_that_no_commit_names_is_not_replaced_by_a_shorter_one_either(monkeypatch, tmp_path):
+    tiny(monkeypatch)
+    monkeypatch.setattr(records, "git_commit", lambda: "0123456789ab-dirty")
+    record("tiny", Recording(tmp_path))
+    with pytest.raises(NoPropError, match="has 3 seeds, not 1"):
+        record("tiny", Recording(tmp_path, seeds=1))
+
+
 def test_an_interrupted_record_goes_on_where_it_stopped(monkeypatch, tmp_path):
     interrupted(monkeypatch, tmp_path)
     calls = tiny(monkeypatch)
