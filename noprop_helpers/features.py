@@ -53,7 +53,7 @@ def zca_whitening(x: Tensor, epsilon: float = 0.1) -> tuple[Tensor, Tensor]:
     if not epsilon >= 0:
         raise ValueError(f"epsilon must be at least 0, got {epsilon}")
     mean = x.mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov(x.T, correction=0))
+    values, vectors = torch.linalg.eigh(_covariance(x))
     return mean, vectors * (values.clamp(min=0) + epsilon).rsqrt() @ vectors.T
 
 
@@ -96,7 +96,7 @@ def principal_components(
     _check_counts({"num_components": num_components})
     if num_components > x.shape[1]:
         raise ValueError(f"num_components must be at most d, {x.shape[1]}, got {num_components}")
-    covariance = torch.cov(x.T, correction=0)
+    covariance = _covariance(x)
     basis = torch.randn(len(covariance), num_components, generator=generator, dtype=x.dtype, device=x.device)
     for _ in range(num_iterations):
         basis = torch.linalg.qr(covariance @ basis).Q
@@ -123,6 +123,8 @@ def patch_filters(
         raise ValueError(f"expected at least one image [N, C, H, W], all values finite, got {list(images.shape)}")
     per_image = -(-num_patches // len(images))
     patches = torch.cat([_random_patches(chunk, patch_size, per_image, generator) for chunk in images.split(500)])
+    if len(patches) < 2:
+        raise ValueError("expected at least two patches: one has no deviation")
     mean, whitening = zca_whitening(patches)
     centres = kmeans((patches - mean) @ whitening, num_centres, generator=generator)
     directions = nn.functional.normalize(centres, dim=1)
@@ -165,7 +167,7 @@ class PatchFeatures(nn.Module):
         """
         patches, cells = _patches_and_cells(images, self.filters, self.patch_size, self.grid)
         activation = torch.addmm(self.bias, patches, self.filters).relu_()  # [B * L, k]
-        pooled = cells @ activation.unflatten(0, (len(images), -1))  # [B, grid * grid, k]
+        pooled = cells @ activation.unflatten(0, (len(images), cells.shape[1]))  # [B, grid * grid, k]
         return pooled.transpose(1, 2).flatten(1)
 
     @torch.no_grad()
@@ -247,7 +249,7 @@ class SignedPatches(nn.Module):
         similarity = torch.addmm(self.bias, patches, self.filters)  # [B * L, k]
         threshold = self.threshold.to(similarity)
         signs = [(similarity - threshold).relu_(), similarity.neg_().sub_(threshold).relu_()]
-        pooled = torch.stack([cells @ sign.unflatten(0, (len(images), -1)) for sign in signs], 1)  # [B, 2, grid * grid, k]
+        pooled = torch.stack([cells @ sign.unflatten(0, (len(images), cells.shape[1])) for sign in signs], 1)  # [B, 2, grid * grid, k]
         return pooled.flatten(1).to(images.dtype)
 
     @torch.no_grad()
@@ -256,7 +258,7 @@ class SignedPatches(nn.Module):
         # So many images at a time that their tables of similarities stay in the processor's cache.
         chunk = max(1, 5_000_000 // (images.shape[2:].numel() * len(self.bias)))
         pooled = torch.cat([self._of_both_sides(few) for few in images.split(chunk)])
-        return torch.addmm(self.offset, pooled, self.directions).relu_().float() if self.num_random else pooled
+        return torch.addmm(self.offset, pooled, self.directions).relu_().to(images.dtype) if self.num_random else pooled
 
     @torch.no_grad()
     def fit(
@@ -320,7 +322,7 @@ class WhitenedPatches(nn.Module):
         chosen = torch.randperm(len(images), generator=generator, device=images.device)[:2_000]
         patches = nn.functional.unfold(images[chosen], self.filters.shape[-1]).mT.flatten(0, 1)  # [N * L, d]
         _check_samples(patches)
-        variances, directions = torch.linalg.eigh(torch.cov(patches.T, correction=0))
+        variances, directions = torch.linalg.eigh(_covariance(patches))
         if not variances.mean() > 1e-12:
             raise ValueError("all patches of these images are alike: there is nothing to whiten")
         whitening = directions * (variances.clamp(min=0) + epsilon * variances.mean()).rsqrt()  # [d, d]
@@ -410,6 +412,11 @@ def _check_channels(images: Tensor, filters: Tensor, size: int) -> None:
     channels = len(filters) // size**2
     if images.ndim != 4 or images.shape[1] != channels:
         raise ValueError(f"expected images [B, {channels}, H, W], as fitted, got {list(images.shape)}")
+
+
+def _covariance(x: Tensor) -> Tensor:
+    """x [N, d] -> [d, d], also where d is 1, of which torch makes a number."""
+    return torch.cov(x.T, correction=0).reshape(x.shape[1], x.shape[1])
 
 
 def _patches_and_cells(images: Tensor, filters: Tensor, size: int, grid: int) -> tuple[Tensor, Tensor]:

@@ -208,7 +208,7 @@ class LearnedGamma(nn.Module):
         super().__init__()
         _check_number("gamma_0", gamma_0)
         _check_number("gamma_1", gamma_1)
-        if not gamma_0 < gamma_1 or math.isinf(gamma_1 - gamma_0):
+        if not gamma_0 < gamma_1 or max(-gamma_0, gamma_1, gamma_1 - gamma_0) > torch.finfo(torch.float32).max:
             raise ValueError(f"expected finite gamma_0 < gamma_1 (time counts noise), got {gamma_0} and {gamma_1}")
         if isinstance(hidden_dim, bool) or not isinstance(hidden_dim, int) or hidden_dim < 1:
             raise ValueError(f"hidden_dim must be an integer >= 1, got {hidden_dim!r}")

@@ -512,3 +512,28 @@ def test_patches_of_other_sizes_lie_in_memory_as_convolutions_like_them():
     encoder = WhitenedPatches(2, patch_size=3).fit(torch.rand(20, 2, 6, 5))
     assert encoder(torch.rand(4, 2, 6, 5)).shape == (4, 36, 4, 3)
     assert encoder.filters.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_data_of_one_dimension_have_a_covariance_too():
+    x = 100 * torch.rand(50, 1, generator=generator())
+    mean, P = zca_whitening(x)
+    assert ((x - mean) @ P).var(correction=0).item() == pytest.approx(1, abs=1e-2)
+    values, directions = principal_components(x, 1)
+    assert values.item() == pytest.approx(x.var(correction=0).item()) and directions.abs().item() == pytest.approx(1)
+
+
+def test_no_image_has_no_features_and_a_single_patch_no_deviation():
+    images = torch.rand(20, 1, 8, 8, generator=generator())
+    for encoder in (PatchFeatures(1, num_centres=4, patch_size=3).fit(images, num_patches=100), signed(images)):
+        assert len(encoder(images[:0])) == 0
+    with pytest.raises(ValueError, match="at least two patches"):
+        patch_filters(images[:1], patch_size=3, num_centres=1, num_patches=1)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_random": 7}, {"mirrored": True}])
+def test_features_are_of_the_images_type(options):
+    images = torch.rand(20, 1, 8, 8, generator=generator())
+    encoder = signed(images, **options)
+    found = encoder.double()(images.double())
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), encoder.float()(images), rtol=1e-4, atol=1e-5)

@@ -10,12 +10,13 @@ import re
 import sys
 from pathlib import Path
 
-import nbformat
-from nbformat import NotebookNode
-
-from .. import NoPropError
+from .. import NoPropError, needs
 from ..checkpoints import write_bytes
 from .shell import Parser, in_one_line
+
+with needs("nbformat", "the course kit"):
+    import nbformat
+    from nbformat import NotebookNode
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 SOLUTION = re.compile(r"<details>\s*<summary>Solution [\d.]+</summary>.*?</details>", re.S)
