@@ -66,7 +66,7 @@ READ_OFF = [
     ("07-what-the-layers-are-for", "with pictures 37 per cent", "sudoku_pictures_large_slower", "summary.patches.quiet.valid.mean"),
     ("07-what-the-layers-are-for", "with noise 7 per cent", "sudoku_pictures_large_slower", "summary.patches.noisy.valid.mean"),
     ("07-what-the-layers-are-for", "longer, 3 per cent", "sudoku_pictures_large_slower", "summary.one_longer.valid.mean"),
-    ("07-what-the-layers-are-for", "the top layer 1 per cent", "sudoku_pictures_large_slower", "summary.patches.top.valid.mean"),
+    ("07-what-the-layers-are-for", "the top layer alone 1 per cent", "sudoku_pictures_large_slower", "summary.patches.top.valid.mean"),
     ("11-the-papers-tables", "start at 84,", "mnist_ct_one_hot_short", "1 - summary.test_accuracy_by_steps.1.mean"),
     ("11-the-papers-tables", "81 and", "mnist_ct_learned_short", "1 - summary.test_accuracy_by_steps.1.mean"),
     ("11-the-papers-tables", "and 39 per cent", "mnist_ct_prototype_short", "1 - summary.test_accuracy_by_steps.1.mean"),
