@@ -108,8 +108,8 @@ from noprop_helpers.parallel import gather_layers, this_process
 torch.manual_seed(0)
 model = small_dt(torch.rand(20, 1, 8, 8))
 rank, world_size = this_process()
-for value in model.state_dict().values():
-    value.fill_(rank + 1)
+for name, value in model.state_dict().items():
+    value.fill_(1 if name.startswith("encoder.") and {alike} else rank + 1)
 gather_layers(model, rank, world_size)
 torch.save(model.state_dict(), {folder!r} + f"/{{rank}}.pt")
 """
@@ -119,14 +119,7 @@ torch.save(model.state_dict(), {folder!r} + f"/{{rank}}.pt")
 def test_gather_gives_everybody_every_layer(tmp_path):
     """Three layers, two processes: all that process r had is r + 1. Afterwards both have layers 1 and 2 of the first, layer 3
     of the second, counters of BatchNorm included, and the readout of whoever has layer 1; all else stays."""
-    code, port = GATHER.format(tests=str(Path(__file__).parent), folder=str(tmp_path)), free_port()
-    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    environments = [os.environ | variables | {"RANK": rank} for rank in "01"]
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
-        for environment in environments
-    ]
-    for process in processes:
+    for process in gathering(tmp_path, alike=True):
         _, complaint = process.communicate(timeout=120)
         assert process.returncode == 0, complaint.decode()
     for rank in (0, 1):
@@ -135,11 +128,31 @@ def test_gather_gives_everybody_every_layer(tmp_path):
         assert any("num_batches_tracked" in name for name in state)
         for name, value in state.items():
             owner = rank
-            if name.startswith(("layers.0.", "layers.1.", "readout.")):
+            if name.startswith(("layers.0.", "layers.1.", "readout.", "encoder.")):
                 owner = 0
             if name.startswith("layers.2."):
                 owner = 1
             assert (value == owner + 1).all(), name
+
+
+@pytest.mark.slow
+def test_processes_with_other_encoders_give_one_another_nothing(tmp_path):
+    """Every one of them says so, and none waits for the others."""
+    for process in gathering(tmp_path, alike=False):
+        _, complaint = process.communicate(timeout=120)
+        assert process.returncode == 1 and b"NoPropError: the processes have fitted different encoders" in complaint
+    assert list(tmp_path.iterdir()) == []
+
+
+def gathering(folder, alike):
+    """Two processes that gather, with the same encoder or each its own."""
+    code, port = GATHER.format(tests=str(Path(__file__).parent), folder=str(folder), alike=alike), free_port()
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    environments = [os.environ | variables | {"RANK": rank} for rank in "01"]
+    return [
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+        for environment in environments
+    ]
 
 
 def launched(folder, *options):
