@@ -49,8 +49,8 @@ VARIANTS = ("dt", "ct", "fm", "backprop", "adjoint")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command: -> exit code, 0, 1 where a part of a benchmark failed or a record does not hold, 2 for a fault of arguments, data, files or memory,
-    130 for an interruption. A bug of ours shows its traceback."""
+    """Run a command: -> exit code, 0, 1 where a part of a benchmark failed or a record does not hold, 2 for a fault of arguments,
+    data, files or memory, 130 for an interruption. A bug of ours shows its traceback."""
     return in_one_line("noprop_helpers", lambda: _run(arguments))
 
 

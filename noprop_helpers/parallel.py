@@ -61,7 +61,8 @@ def rank_file(checkpoint: str | Path, rank: int, world_size: int) -> Path:
 def gather_layers(model: NoPropDT, rank: int, world_size: int) -> None:
     """After training, give every process all layers, each from the one that trained it: the only communication there is.
 
-    Waits for the slowest process. A readout, which no layer sees, comes from the process of layer 1.
+    Waits for the slowest process. A readout, which no layer sees, comes from the process of layer 1. Raises NoPropError, in
+    every process, where they have fitted different encoders, or cannot meet.
 
     >>> from noprop_helpers.blocks import DenoisingMLP
     >>> from noprop_helpers.schedules import cosine_alpha_bar
