@@ -213,6 +213,10 @@ class Bench:
         structured.train_apart(layers, alpha_bar[1:].float(), self.draw, self.plan.training, self.generator)
         return Chain(layers, posterior_coefficients(alpha_bar))
 
+    def known(self) -> object:
+        """A judge of new problems of the kind that is learned from, the same for every seed: to choose by."""
+        return self.judge.of(self.draw(self.plan.num_test, torch.Generator().manual_seed(1)))
+
     def noise(self) -> Tensor:
         """Where walks of the test problems start."""
         return structured.noise_like(self.judge.y, self.judge.num_symbols, self.generator)
@@ -271,7 +275,7 @@ def run_sudoku_rates(
 
     def measured(way: Callable, rate: float) -> dict:
         bench = Bench(dataclasses.replace(plan, learning_rate=rate), seed)
-        bench.judge = Judge(BOARD, bench.draw(plan.num_test, torch.Generator().manual_seed(1)))
+        bench.judge = bench.known()
         return bench.judge.of_state(way(bench))
 
     names = progress(list(names or ways), "ways")
@@ -295,7 +299,7 @@ def run_sudoku_deeper(
         layer = trained_top(bench, bench.draw, steps=steps)
         answered = bench.judge.of_state(bench.asked(layer), f"at_{rate}")
         said |= bench.judge.said
-        bench.judge = Judge(BOARD, bench.draw(plan.num_test, torch.Generator().manual_seed(1)))
+        bench.judge = bench.known()
         results[str(rate)] = {"known": bench.judge.of_state(bench.asked(layer)), "held_out": answered}
     return results, said
 
