@@ -140,8 +140,9 @@ EXPERIMENTS = {
     "sudoku_sizes": _sudoku("sudoku_sizes", "chains of other depths, widths, rounds and training times"),
     # Expected, before any run: within two in a hundred of what 192 hidden units solve, at a rate that was chosen with 48.
     "sudoku_wide": _sudoku("sudoku_wide", "chains of ten layers of 384 hidden units", (0, 1, 2)),
-    "sudoku_wider": _sudoku("sudoku_wider", "chains of ten layers of 512 hidden units", (0,)),
     "sudoku_widths": _sudoku("sudoku_widths", "ten layers of four widths, at a smaller learning rate", (0,), _at("0.003")),
+    "sudoku_wider": _sudoku("sudoku_wider", "ten layers of 512 hidden units, at a smaller learning rate", (0,), _at("0.003")),
+    "sudoku_widest": _sudoku("sudoku_widest", "ten layers of 1,024 hidden units, at a smaller learning rate", (0,), _at("0.003")),
     **{
         f"sudoku_deep_{n}": _sudoku("sudoku_deeper", f"one layer of {n} rounds, asked once", (0, 1, 2), {"rounds": n})
         for n in ("5", "10", "20")

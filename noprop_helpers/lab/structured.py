@@ -28,6 +28,7 @@ class Problems(NamedTuple):
     open: Tensor
 
 
+LARGE = 2_000_000  # parameters of a layer: its products fill a core, and a stack of them leaves its cache
 Draw = Callable[[int, torch.Generator], Problems]  # draw(n, generator): n new problems to learn from
 
 
@@ -77,12 +78,14 @@ def train_apart(
 ) -> Tensor:
     """Train layer i on states of signal level ``levels[i]``, each by its own loss alone: -> mean losses [T].
 
-    A chain's levels are ``alpha_bar[1:]``; copies of its top layer have ``alpha_bar[-1]`` every time. They are trained as one
-    stack, which is faster than chapter 3's loop; a test holds it to the same weights.
+    A chain's levels are ``alpha_bar[1:]``; copies of its top layer have ``alpha_bar[-1]`` every time. Small ones are trained as
+    one stack, which is faster than chapter 3's loop, ``LARGE`` ones by the loop; a test holds both to the same weights.
     """
+    if sum(p.numel() for p in layers[0].parameters()) > LARGE:
+        return _one_by_one(layers, levels, draw, training, generator)
     stack = LayerStack(layers)
     optimizer = torch.optim.Adam(stack.parameters(), fused=True)
-    batches = noised_lessons(levels, layers[0].num_symbols, _lessons(draw, training, optimizer, generator), generator)
+    batches = noised_lessons(levels, layers[0].num_symbols, _lessons(draw, training, [optimizer], generator), generator)
     losses = fit_stack(stack, optimizer, batches, coordinate_loss)
     stack.copy_to(layers)
     return losses
@@ -90,9 +93,15 @@ def train_apart(
 
 def train_alone(layer: nn.Module, level: Tensor, draw: Draw, training: Training, generator: torch.Generator) -> Tensor:
     """Train one layer on states of one signal level [1]: -> mean loss [1]."""
-    optimizer = torch.optim.Adam(layer.parameters(), fused=True)
-    batches = noised_lessons(level, layer.num_symbols, _lessons(draw, training, optimizer, generator), generator)
-    return fit_layers([layer], [optimizer], batches, coordinate_loss)
+    return _one_by_one([layer], level, draw, training, generator)
+
+
+def _one_by_one(
+    layers: Sequence[nn.Module], levels: Tensor, draw: Draw, training: Training, generator: torch.Generator
+) -> Tensor:
+    optimizers = [torch.optim.Adam(layer.parameters(), fused=True) for layer in layers]
+    batches = noised_lessons(levels, layers[0].num_symbols, _lessons(draw, training, optimizers, generator), generator)
+    return fit_layers(layers, optimizers, batches, coordinate_loss)
 
 
 def noised_lessons(
@@ -109,7 +118,7 @@ def train_tied(layer: nn.Module, levels: Tensor, draw: Draw, training: Training,
     optimizer = torch.optim.Adam(layer.parameters(), fused=True)
 
     def batches() -> Iterator[Batch]:
-        for x, y, _ in _lessons(draw, training, optimizer, generator):
+        for x, y, _ in _lessons(draw, training, [optimizer], generator):
             u, level = embedded(y, layer.num_symbols), levels[torch.randint(len(levels), (len(y),), generator=generator)]
             yield told(x, level), q_sample(u, level, torch.randn(u.shape, generator=generator)).unsqueeze(0), y
 
@@ -137,7 +146,7 @@ def train_through(
         return lambda x, z: said.append(layer(x, z.detach() if cut else z)) or said[-1]
 
     total = torch.zeros(())
-    for x, y, _ in _lessons(draw, training, optimizer, generator):
+    for x, y, _ in _lessons(draw, training, [optimizer], generator):
         said.clear()
         walk([listened_to(layer) for layer in layers], posterior, x, noise_like(y, layers[0].num_symbols, generator))
         loss = torch.stack([coordinate_loss(scores, y).mean() for scores in said[0 if every_step else -1 :]]).mean()
@@ -149,12 +158,12 @@ def train_through(
 
 
 def _lessons(
-    draw: Draw, training: Training, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    draw: Draw, training: Training, optimizers: Sequence[torch.optim.Optimizer], generator: torch.Generator
 ) -> Iterator[Problems]:
-    """New problems for every step, the optimizer's rate set for it."""
+    """New problems for every step, the optimizers' rate set for it."""
     for step in range(training.steps):
         rate, decay = one_cycle(step, training.steps, training.learning_rate)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"], group["betas"] = rate, (decay, group["betas"][1])
         yield draw(training.batch_size, generator)
 

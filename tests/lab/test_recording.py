@@ -126,7 +126,7 @@ def test_so_do_those_of_visual_sudoku():
         assert told["grids"] == {"learned_from": 3, "held_out": 2}
 
 
-@pytest.mark.parametrize("name", ["sudoku_wide", "sudoku_wider", "sudoku_widths"])
+@pytest.mark.parametrize("name", ["sudoku_wide", "sudoku_widths", "sudoku_wider", "sudoku_widest"])
 def test_widths_recorded_apart_are_of_ten_layers(name, monkeypatch):
     study, made = EXPERIMENTS[name].study, []
     monkeypatch.setattr(structured_study.Bench, "chain", lambda bench, num_layers: made.append((num_layers, bench.plan)) or 1 / 0)
@@ -134,7 +134,7 @@ def test_widths_recorded_apart_are_of_ten_layers(name, monkeypatch):
         STUDIES[study].run(EXPERIMENTS[name], None, 0, Recording(), None)
     ((num_layers, plan),) = made
     assert (num_layers, plan.hidden_dim) == (10, structured_study.WIDE[study][0])
-    assert plan.learning_rate == (0.003 if name == "sudoku_widths" else 0.01)
+    assert plan.learning_rate == (0.01 if name == "sudoku_wide" else 0.003)
 
 
 def test_a_record_says_on_what_machine_with_which_data_and_code(tmp_path, data):

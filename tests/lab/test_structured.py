@@ -8,6 +8,7 @@ from conftest import generator
 from torch import nn
 
 from noprop_helpers.diffusion import ideal_denoiser
+from noprop_helpers.lab import structured
 from noprop_helpers.lab.structured import (
     Problems,
     Training,
@@ -156,6 +157,18 @@ def test_one_layer_alone_learns_what_it_learns_in_a_stack():
     train_alone(alone, level, draw, Training(10), generator())
     train_apart(stacked, level, draw, Training(10), generator())
     torch.testing.assert_close(alone.mlp[0].weight, stacked[0].mlp[0].weight)
+
+
+def test_large_layers_learn_what_small_ones_do(monkeypatch):
+    """By the loop, in the place of the stack: for speed alone."""
+    levels, stacked, looped = cosine_alpha_bar(3)[1:].float(), built(3), built(3)
+    together = train_apart(stacked, levels, draw, Training(10), generator())
+    monkeypatch.setattr(structured, "LARGE", 100)
+    monkeypatch.setattr(structured, "LayerStack", None)
+    apart = train_apart(looped, levels, draw, Training(10), generator())
+    torch.testing.assert_close(together, apart)
+    for a, b in zip(stacked, looped):
+        torch.testing.assert_close(dict(a.named_parameters()), dict(b.named_parameters()))
 
 
 def test_a_guess_about_many_is_that_about_each():
