@@ -147,6 +147,9 @@ EXPERIMENTS = {
         f"sudoku_deep_{n}": _sudoku("sudoku_deeper", f"one layer of {n} rounds, asked once", (0, 1, 2), {"rounds": n})
         for n in ("5", "10", "20")
     },
+    "sudoku_few_5": _sudoku(
+        "sudoku_few", "chains of 2 to 20 layers of five rounds", changes={"rounds": "5"} | _at("0.003")
+    ),
     "sudoku_again": _sudoku("sudoku_again", "each layer of the chain, asked as often as there are layers", (0, 1, 2)),
     "sudoku_pictures": Experiment(
         "visual Sudoku, 6 x 6, half of the cells given as images: a chain, its top layer, one layer longer, what reading costs",

@@ -26,7 +26,7 @@ from .chain import DEPTHS, EPOCHS, NOISE_SCALES, VOTES, run_layers
 from .experiments import EXPERIMENTS, Experiment
 from .residual_blocks import run_blocks
 from .structured_study import (
-    AT_THE_LARGEST, HELD_OUT, LARGER, WIDE, Plan, run_sudoku, run_sudoku_again, run_sudoku_cut, run_sudoku_deeper,
+    AT_THE_LARGEST, HELD_OUT, LARGER, WIDE, Plan, run_sudoku, run_sudoku_again, run_sudoku_cut, run_sudoku_deeper, run_sudoku_few,
     run_sudoku_rates, run_sudoku_rivals, run_sudoku_sizes, split,
 )  # fmt: skip
 from .tasks import RATES
@@ -229,6 +229,7 @@ STUDIES = {
     "sudoku_cut": _of_sudoku(run_sudoku_cut),
     "sudoku_rates": _of_sudoku(run_sudoku_rates),
     "sudoku_deeper": _of_sudoku(run_sudoku_deeper),
+    "sudoku_few": _of_sudoku(run_sudoku_few),
     "sudoku_again": _of_sudoku(run_sudoku_again),
     "sudoku_rates_larger": _of_sudoku(functools.partial(run_sudoku_rates, rates=LARGER, names=AT_THE_LARGEST)),
     "sudoku_sizes": _of_sudoku(run_sudoku_sizes),

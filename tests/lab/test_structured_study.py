@@ -28,6 +28,7 @@ from noprop_helpers.lab.structured_study import (
     run_sudoku_again,
     run_sudoku_cut,
     run_sudoku_deeper,
+    run_sudoku_few,
     run_sudoku_rates,
     run_sudoku_rivals,
     run_sudoku_sizes,
@@ -187,6 +188,23 @@ def test_one_layer_of_more_rounds_is_trained_for_as_many_rounds_as_the_chain(mon
     assert {rate: set(one) for rate, one in results.items()} == {"0.001": {"known", "held_out"}, "0.01": {"known", "held_out"}}
     assert set(said) == {"at_0.001", "at_0.01"} and said["at_0.01"].double().mean().item() == results["0.01"]["held_out"]["valid"]
     assert results["0.01"]["known"]["cells"] != results["0.01"]["held_out"]["cells"]
+
+
+def test_chains_of_few_layers_share_out_as_many_rounds_as_the_chain_trains_for(monkeypatch):
+    plan, trained = dataclasses.replace(TINY, rounds=4, num_layers=6), []
+    train = structured.train_apart
+
+    def counted(layers, levels, draw, training, generator):
+        trained.append((len(layers), training.steps))
+        return train(layers, levels, draw, training._replace(steps=1), generator)
+
+    monkeypatch.setattr(structured, "train_apart", counted)
+    results, said = run_sudoku_few(None, 0, plan=plan, counts=(1, 3))
+    assert trained == [(1, 6 * TINY.steps * 2 // 4), (3, 6 * TINY.steps * 2 // 12)]
+    ways = {"top", "quiet", "noisy"}
+    assert {count: set(one) for count, one in results.items()} == {"1": ways, "3": ways}
+    assert set(said) == {f"{count}_layers/{way}" for count in (1, 3) for way in ways}
+    assert said["3_layers/quiet"].double().mean().item() == results["3"]["quiet"]["valid"]
 
 
 def test_each_layer_is_asked_again_about_its_own_answer(monkeypatch):
