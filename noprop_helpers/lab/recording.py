@@ -165,9 +165,7 @@ def _plan(experiment: Experiment, plan: Plan = Plan()) -> Plan:
 def _of_sudoku(study: Callable) -> Study:
     """A study that needs no more than a seed and a plan."""
     return Study(
-        lambda experiment, dataset, seed, recording, checkpoint: study(
-            dataset, seed, recording.device, recording.progress, _plan(experiment)
-        ),
+        lambda experiment, dataset, seed, recording, checkpoint: study(seed, recording.progress, _plan(experiment)),
         _describe_sudoku,
         of_puzzles=True,
     )

@@ -43,7 +43,6 @@ import torch
 from torch import Tensor, nn
 
 from .. import NoPropError
-from ..data import Dataset
 from ..passes import Progress, seeded, silent
 from ..schedules import cosine_alpha_bar, posterior_coefficients
 from . import structured
@@ -242,7 +241,7 @@ class Bench:
 # --- Studies ----------------------------------------------------------------------------------------------------------
 
 
-def run_sudoku(dataset: Dataset | None, seed: int, device: str = "cpu", progress: Progress = silent, plan: Plan = Plan()):
+def run_sudoku(seed: int, progress: Progress = silent, plan: Plan = Plan()):
     """A chain, its interventions, and opponents of one layer: -> (results, whether each test puzzle is solved, by who said
     it)."""
     bench = Bench(plan, seed)
@@ -251,26 +250,20 @@ def run_sudoku(dataset: Dataset | None, seed: int, device: str = "cpu", progress
     return results, bench.judge.said
 
 
-def run_sudoku_rivals(
-    dataset: Dataset | None, seed: int, device: str = "cpu", progress: Progress = silent, plan: Plan = Plan()
-):
+def run_sudoku_rivals(seed: int, progress: Progress = silent, plan: Plan = Plan()):
     """Opponents that take several steps too, on the puzzles of ``run_sudoku``: -> (results, who solved which)."""
     bench = Bench(plan, seed)
     return {"opponents": _met(bench, RIVALS, progress)}, bench.judge.said
 
 
-def run_sudoku_cut(
-    dataset: Dataset | None, seed: int, device: str = "cpu", progress: Progress = silent, plan: Plan = Plan()
-):
+def run_sudoku_cut(seed: int, progress: Progress = silent, plan: Plan = Plan()):
     """A loss at every step of the walk, with the gradient that crosses its steps and without: -> (results, who solved which)."""
     bench = Bench(plan, seed)
     return {"opponents": _met(bench, WHOLE_AND_CUT, progress)}, bench.judge.said
 
 
 def run_sudoku_rates(
-    dataset: Dataset | None,
     seed: int,
-    device: str = "cpu",
     progress: Progress = silent,
     plan: Plan = Plan(),
     rates: Sequence[float] = RATES,
@@ -289,14 +282,7 @@ def run_sudoku_rates(
     return {name: {str(rate): measured(ways[name], rate) for rate in rates} for name in names}, {}
 
 
-def run_sudoku_deeper(
-    dataset: Dataset | None,
-    seed: int,
-    device: str = "cpu",
-    progress: Progress = silent,
-    plan: Plan = Plan(),
-    rates: Sequence[float] = RATES,
-):
+def run_sudoku_deeper(seed: int, progress: Progress = silent, plan: Plan = Plan(), rates: Sequence[float] = RATES):
     """One layer of more rounds than the chain's have, asked once, trained for as many rounds in all as the chain is, at several
     learning rates: -> (results by puzzles of known classes and of those held out, who solved which of these)."""
     steps = _shared_out(plan)
@@ -311,14 +297,7 @@ def run_sudoku_deeper(
     return results, said
 
 
-def run_sudoku_few(
-    dataset: Dataset | None,
-    seed: int,
-    device: str = "cpu",
-    progress: Progress = silent,
-    plan: Plan = Plan(),
-    counts: Sequence[int] = FEW,
-):
+def run_sudoku_few(seed: int, progress: Progress = silent, plan: Plan = Plan(), counts: Sequence[int] = FEW):
     """Chains of fewer layers of more rounds than the chain's, each trained for as many rounds in all as the chain is: -> (results,
     who solved which)."""
     results, said = {}, {}
@@ -340,9 +319,7 @@ def _asked_and_walked(bench: Bench, num_layers: int) -> dict[str, Tensor]:
     return {"top": bench.asked(chain.layers[-1]), "quiet": bench.walked(chain), "noisy": bench.walked(chain, 1.0)}
 
 
-def run_sudoku_again(
-    dataset: Dataset | None, seed: int, device: str = "cpu", progress: Progress = silent, plan: Plan = Plan()
-):
+def run_sudoku_again(seed: int, progress: Progress = silent, plan: Plan = Plan()):
     """Each layer of a chain, asked once and as often as there are layers about its own answer, from layer 1: -> (results, nothing
     more)."""
     bench = Bench(plan, seed)
@@ -364,9 +341,7 @@ def _met(bench: Bench, opponents: dict[str, Callable], progress: Progress) -> di
 
 
 def run_sudoku_sizes(
-    dataset: Dataset | None,
     seed: int,
-    device: str = "cpu",
     progress: Progress = silent,
     plan: Plan = Plan(),
     sizes: dict[str, Sequence[int]] = {"by_depth": DEPTHS, "by_width": WIDTHS, "by_rounds": ROUNDS, "by_steps": STEPS},

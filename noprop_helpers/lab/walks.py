@@ -156,7 +156,7 @@ def _share(hits: Tensor) -> float:
 # --- Sudoku -----------------------------------------------------------------------------------------------------------
 
 
-def run_sudokus(dataset: Dataset | None, seed: int, device: str = "cpu", progress: Progress = silent, plan: Plan = Plan()):
+def run_sudokus(seed: int, progress: Progress = silent, plan: Plan = Plan()):
     """The chain of ``run_sudoku``, its walks with and without noise: -> (results, whether each test puzzle is solved, what is
     shown of three of them)."""
     bench = Bench(plan, seed)

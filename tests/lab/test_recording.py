@@ -107,7 +107,7 @@ def test_other_studies_say_what_they_do_too(study, data):
 
 
 def test_experiments_of_one_study_differ_by_their_plan():
-    study = recording._of_sudoku(lambda dataset, seed, device, progress, plan: ({"rate": plan.learning_rate}, {}))
+    study = recording._of_sudoku(lambda seed, progress, plan: ({"rate": plan.learning_rate}, {}))
     for name, rate in (("sudoku_cut", 0.01), ("sudoku_cut_slower", 0.003), ("sudoku_cut_least", 0.0003)):
         assert study.run(EXPERIMENTS[name], None, 0, Recording(), None) == ({"rate": rate}, {})
         assert study.describe(EXPERIMENTS[name], None, Recording())["settings"]["learning_rate"] == rate

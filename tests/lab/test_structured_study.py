@@ -42,7 +42,7 @@ TINY = Plan(num_layers=2, hidden_dim=8, steps=3, batch_size=4, num_test=20)
 
 @functools.lru_cache(maxsize=1)
 def tiny_study():
-    return run_sudoku(None, 0, plan=TINY)
+    return run_sudoku(0, plan=TINY)
 
 
 def some_puzzles(count=50, share=0.5, seed=0):
@@ -158,19 +158,19 @@ def test_the_record_holds_what_the_chapter_reads():
     assert 1 <= chain["repeated"]["layer"] <= 2
     assert set(said) == {"quiet", "noisy", "top", "mean_of_layers", "has_one_solution", *OPPONENTS}
     assert all(flags.dtype == torch.bool and flags.shape == (20,) for flags in said.values())
-    rivals, of_rivals = run_sudoku_rivals(None, 0, plan=TINY)
+    rivals, of_rivals = run_sudoku_rivals(0, plan=TINY)
     assert set(rivals["opponents"]) == set(of_rivals) == set(RIVALS)
-    cut, of_cut = run_sudoku_cut(None, 0, plan=TINY)
+    cut, of_cut = run_sudoku_cut(0, plan=TINY)
     assert set(cut["opponents"]) == set(of_cut) == {"whole", "cut"}
 
 
 def test_a_seed_says_the_same_again():
-    assert run_sudoku(None, 0, plan=TINY)[0] == tiny_study()[0]
+    assert run_sudoku(0, plan=TINY)[0] == tiny_study()[0]
 
 
 def test_the_sizes_hold_a_chain_of_every_kind():
     sizes = {"by_depth": (1, 2), "by_width": (4,), "by_rounds": (1,), "by_steps": (1,)}
-    results, said = run_sudoku_sizes(None, 0, plan=TINY, sizes=sizes)
+    results, said = run_sudoku_sizes(0, plan=TINY, sizes=sizes)
     assert {kind: tuple(map(int, found)) for kind, found in results.items()} == sizes
     assert all(set(one) == {"top", "quiet", "noisy"} for found in results.values() for one in found.values()) and not said
 
@@ -183,7 +183,7 @@ def test_one_layer_of_more_rounds_is_trained_for_as_many_rounds_as_the_chain(mon
         structured_study, "trained_top",
         lambda bench, draw, steps: trained.append((steps, bench.plan.learning_rate)) or train(bench, draw, steps=1),
     )  # fmt: skip
-    results, said = run_sudoku_deeper(None, 0, plan=plan, rates=(1e-3, 1e-2))
+    results, said = run_sudoku_deeper(0, plan=plan, rates=(1e-3, 1e-2))
     assert trained == [(6 * TINY.steps * 2 // 4, 1e-3), (6 * TINY.steps * 2 // 4, 1e-2)]
     assert {rate: set(one) for rate, one in results.items()} == {"0.001": {"known", "held_out"}, "0.01": {"known", "held_out"}}
     assert set(said) == {"at_0.001", "at_0.01"} and said["at_0.01"].double().mean().item() == results["0.01"]["held_out"]["valid"]
@@ -199,7 +199,7 @@ def test_chains_of_few_layers_share_out_as_many_rounds_as_the_chain_trains_for(m
         return train(layers, levels, draw, training._replace(steps=1), generator)
 
     monkeypatch.setattr(structured, "train_apart", counted)
-    results, said = run_sudoku_few(None, 0, plan=plan, counts=(1, 3))
+    results, said = run_sudoku_few(0, plan=plan, counts=(1, 3))
     assert trained == [(1, 6 * TINY.steps * 2 // 4), (3, 6 * TINY.steps * 2 // 12)]
     ways = {"top", "quiet", "noisy"}
     assert {count: set(one) for count, one in results.items()} == {"1": ways, "3": ways}
@@ -213,7 +213,7 @@ def test_each_layer_is_asked_again_about_its_own_answer(monkeypatch):
         structured, "repeated",
         lambda layer, level, x, z, times: asked.append((level, times)) or structured.guess(layer, x, z),
     )  # fmt: skip
-    results, said = run_sudoku_again(None, 0, plan=TINY)
+    results, said = run_sudoku_again(0, plan=TINY)
     levels = cosine_alpha_bar(2).tolist()[1:]
     assert asked == [(levels[0], 1), (levels[0], 2), (levels[1], 1), (levels[1], 2)] and said == {}
     assert [set(one) for one in results["by_layer"]] == [{"once", "again"}] * 2
@@ -222,9 +222,9 @@ def test_each_layer_is_asked_again_about_its_own_answer(monkeypatch):
 def test_rates_are_chosen_by_puzzles_of_known_classes(monkeypatch):
     seen = []
     monkeypatch.setattr(structured_study, "Judge", lambda board, problems: seen.append(problems) or Judge(board, problems))
-    results, said = run_sudoku_rates(None, 0, plan=TINY, rates=(1e-2,))
+    results, said = run_sudoku_rates(0, plan=TINY, rates=(1e-2,))
     assert set(results) == {"chain", *OPPONENTS, *RIVALS} and set(results["chain"]) == {"0.01"} and said == {}
-    assert {*run_sudoku_rates(None, 0, plan=TINY, rates=(0.02,), names=("chain", "tied"))[0]} == {"chain", "tied"}
+    assert {*run_sudoku_rates(0, plan=TINY, rates=(0.02,), names=("chain", "tied"))[0]} == {"chain", "tied"}
     test, known = seen[:2]
     assert not torch.equal(test.y, known.y)
     learned_from, _ = split()

@@ -22,7 +22,7 @@ def told(digits):
 
 @functools.lru_cache(maxsize=1)
 def sudokus():
-    return run_sudokus(None, 0, plan=Plan(num_layers=4, steps=250, num_test=800))
+    return run_sudokus(0, plan=Plan(num_layers=4, steps=250, num_test=800))
 
 
 def numbers(lines):
