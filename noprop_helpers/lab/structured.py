@@ -28,7 +28,7 @@ class Problems(NamedTuple):
     open: Tensor
 
 
-LARGE = 2_000_000  # parameters of a layer: its products fill a core, and a stack of them leaves its cache
+LARGE = 2_000_000  # parameters of a layer: from about here on the loop was faster than a stack, when both were tried
 Draw = Callable[[int, torch.Generator], Problems]  # draw(n, generator): n new problems to learn from
 
 
