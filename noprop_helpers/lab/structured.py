@@ -28,8 +28,8 @@ class Problems(NamedTuple):
     open: Tensor
 
 
-LARGE = 2_000_000  # parameters of a layer: from about here on the loop was faster than a stack, when both were tried
 Draw = Callable[[int, torch.Generator], Problems]  # draw(n, generator): n new problems to learn from
+LARGE = 2_000_000  # parameters of a layer: from about here on the loop was faster than a stack, when both were tried
 
 
 class Training(NamedTuple):
@@ -38,6 +38,11 @@ class Training(NamedTuple):
     steps: int
     batch_size: int = 32
     learning_rate: float = 1e-2
+
+
+def size(layer: nn.Module) -> int:
+    """How many parameters a layer has."""
+    return sum(p.numel() for p in layer.parameters())
 
 
 def embedded(y: Tensor, num_symbols: int) -> Tensor:
@@ -81,7 +86,7 @@ def train_apart(
     A chain's levels are ``alpha_bar[1:]``; copies of its top layer have ``alpha_bar[-1]`` every time. Small ones are trained as
     one stack, which is faster than chapter 3's loop, ``LARGE`` ones by the loop; a test holds both to the same weights.
     """
-    if sum(p.numel() for p in layers[0].parameters()) > LARGE:
+    if size(layers[0]) > LARGE:
         return _one_by_one(layers, levels, draw, training, generator)
     stack = LayerStack(layers)
     optimizer = torch.optim.Adam(stack.parameters(), fused=True)
