@@ -1,4 +1,4 @@
-"""The hidden half of a digit: a label that is an image (chapter 7).
+"""The hidden half of a digit: a label that is an image (chapter 15).
 
 x is the upper half of a handwritten digit, the label its lower half, black or white pixel by pixel. Many lower halves fit an
 upper one, and what binds their pixels is the stroke: where it bends, all of it bends. Layers learn from the training split

@@ -79,6 +79,17 @@ def plot_board(ax: Axes, board, values: Tensor, given: Tensor, sure: Tensor, wro
     ax.spines[:].set_visible(False)
 
 
+def bars(ax: Axes, found: dict[str, dict], color: str) -> None:
+    """Bars of mean fractions in per cent, each with its interval and its number: name -> ``mean_and_standard_error``."""
+    means, spreads = ([100 * one[key] for one in found.values()] for key in ("mean", "interval"))
+    ax.barh(list(found), means, xerr=spreads, color=color, height=0.6, capsize=3)
+    for row, (mean, spread) in enumerate(zip(means, spreads)):
+        ax.text(mean + spread + 1.5, row, f"{mean:.1f}", va="center", fontsize=9)
+    ax.invert_yaxis()
+    ax.set_xlim(0, 112)
+    ax.grid(visible=False, axis="y")
+
+
 def table(headers: list[str], rows: list[list]) -> "Markdown":
     """A Markdown table as a cell's output. Numbers come as text, formatted by the caller.
 

@@ -1,4 +1,4 @@
-"""A string of digits under a checksum, most of them hidden: a label that is a sequence (chapter 7).
+"""A string of digits under a checksum, most of them hidden: a label that is a sequence (chapter 15).
 
 Seven digits from 0 to 6, each as far from the one before it as that from the one before it, modulo 7: y_i - 2 y_(i+1) +
 y_(i+2) = 0. There are 49 such strings, and any two digits determine all (a Reed-Solomon code, as on every CD, over the

@@ -1,4 +1,4 @@
-"""What the layers are for: chains on 6 x 6 Sudoku against all that could take their place (chapter 7).
+"""What the layers are for: chains on 6 x 6 Sudoku against all that could take their place (chapters 7 and 15).
 
 Written down before the first recording, after tries with one seed each of the chain alone: it was not known what the opponents
 would do. A chain without noise solves several times as many puzzles as its top layer, at least nine of ten, and more than

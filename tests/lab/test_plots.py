@@ -35,6 +35,16 @@ def test_a_states_bars_are_its_numbers_and_the_true_class_stands_out():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b", "c"]
 
 
+def test_bars_are_as_long_as_the_means_and_carry_their_intervals():
+    _, ax = plt.subplots()
+    plots.bars(ax, {"one": {"mean": 0.25, "interval": 0.05}, "other": {"mean": 0.9, "interval": 0.01}}, plots.GREEN)
+    assert [bar.get_width() for bar in ax.patches] == [25, 90]
+    assert [text.get_text() for text in ax.texts] == ["25.0", "90.0"]
+    whiskers = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert whiskers == [pytest.approx([20, 30]), pytest.approx([89, 91])]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "other"] and ax.yaxis_inverted()
+
+
 def test_the_books_style_has_colours_that_can_be_told_apart():
     with plt.rc_context():
         plots.use_book_style()

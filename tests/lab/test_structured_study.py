@@ -1,4 +1,4 @@
-"""The study of chapter 7, small: its puzzles, its judge, its opponents, and what a record holds."""
+"""The study of chapters 7 and 15, small: its puzzles, its judge, its opponents, and what a record holds."""
 
 import dataclasses
 import functools
