@@ -193,7 +193,7 @@ def adam(parameters: list[Tensor], settings: Settings, capturable: bool = False)
 
 
 def one_cycle(step: int, num_steps: int, peak: float) -> tuple[float, float]:
-    """Learning rate and Adam's first-moment decay at step 0 ... num_steps - 1 of one cycle (Smith & Topin, 2019).
+    """Learning rate and Adam's first-moment decay at step 0 ... num_steps - 1 of one cycle (arXiv:1708.07120).
 
     The rate goes from peak / 25 up to the peak in 30 % of the steps, and down to peak / 250,000; the decay from 0.95 down to
     0.85 and up again; both along a cosine. Raises ValueError on a step that is not in the cycle.
