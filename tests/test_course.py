@@ -93,15 +93,29 @@ def test_instructors_get_every_solution_open(course, name):
     assert asked <= set(re.findall(r"Solution (\d+\.\d+)", text(course / "instructor" / name)))
 
 
-def test_the_plan_fills_every_session():
-    """Minutes in class add up to ninety in each row of the plan, and exercises that it names are in their chapters."""
-    plan = (BOOK / "teaching.md").read_text()
-    rows = [line.split("|") for line in plan.splitlines() if re.match(r"\| \d\. ", line)]
-    assert len(rows) == 8
+def plans():
+    """The rows of the two plans: [(empty, session, before, in class, to hand in, empty)]."""
+    return [line.split("|") for line in (BOOK / "teaching.md").read_text().splitlines() if re.match(r"\| \d\. ", line)]
+
+
+def test_the_plans_fill_every_session():
+    """Minutes in class add up to ninety in each row of the plans, and exercises that they name are in their chapters."""
+    rows = plans()
+    assert len(rows) == 8 + 4
     for _, session, _, in_class, _, _ in rows:
         assert sum(map(int, re.findall(r"(?<=[:?] )\d+(?= min|\.|$| )", in_class.strip()))) == 90, session
-    named = {name for row in rows for name in re.findall(r"\b\d\.\d\b", row[3] + row[4]) if f"({name})" not in row[3]}
+    named = {name for row in rows for name in re.findall(r"\b\d+\.\d\b", row[3] + row[4]) if f"({name})" not in row[3]}
+    assert {name.split(".")[0] for name in named} == {str(chapter) for chapter in range(16)}  # every chapter has its turn
     assert named <= {name for path in CHAPTERS for name in EXERCISE.findall(text(path))}
+
+
+def test_students_are_told_how_long_a_chapter_takes():
+    chapters = 0
+    for row in plans():
+        for name, minutes in re.findall(r"\((\d\d-[\w-]+\.ipynb)\):? ?(\d*)", row[2]):
+            assert f"**Time** {minutes} minutes" in text(BOOK / name), row
+            chapters += 1
+    assert chapters == 6 + 4
 
 
 def test_the_command_names_its_files(tmp_path, capsys):
