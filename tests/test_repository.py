@@ -38,3 +38,6 @@ def test_commands_for_contributors_exist():
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
     commands = re.findall(r"^    make ([\w-]+)", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
     assert commands and set(commands) <= set(targets)
+    words = ("no", "one", "two", "three", "four")
+    assert f"[CONTRIBUTING.md](CONTRIBUTING.md) has {words[len(commands)]} commands" in (ROOT / "README.md").read_text()
+    assert f"{words[len(commands)].capitalize()} commands" in (ROOT / "CONTRIBUTING.md").read_text()
