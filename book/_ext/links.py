@@ -16,6 +16,7 @@ from typing import Callable, Iterator
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.ext.autosummary import autosummary_table
 
 PACKAGE, LEDGER, RECORDS = "noprop_helpers", "book/records-ledger", "book/records"
 TAG = re.compile(r"\\tag\{(\d+\.\d+)\}")
@@ -227,7 +228,10 @@ def reference(target: str, content: nodes.Node) -> nodes.reference:
 
 
 def may_hold_links(node: nodes.Node) -> bool:
-    """Whether text right under this node may become a link. The caption of a table is a title, too, but one to read."""
+    """Whether text right under this node may become a link. The caption of a table is a title, too, but one to read; a table of
+    summaries is, to Sphinx, a comment."""
+    if isinstance(node, autosummary_table):
+        return True
     if isinstance(node, nodes.title) and isinstance(node.parent, nodes.table):
         node = node.parent
     return node is None or not isinstance(node, LEFT_ALONE) and may_hold_links(node.parent)
