@@ -20,7 +20,13 @@ class NoPropError(ValueError):
 
 @contextlib.contextmanager
 def needs(package: str, what: str) -> Iterator[None]:
-    """Within it, an import of a package that is not installed is one line that says what needs it and how to install it."""
+    """Within it, an import of a package that is not installed is one line that says what needs it and how to install it.
+
+    >>> with needs("no_such_package", "this example"):
+    ...     import no_such_package
+    Traceback (most recent call last):
+    noprop_helpers.NoPropError: this example needs no_such_package: pip install no_such_package
+    """
     try:
         yield
     except ModuleNotFoundError:

@@ -221,8 +221,8 @@ class ResidualBlock(nn.Module):
 
     maps [B, C, H, W], as of ``features.WhitenedPatches``, z [B, D] -> class scores [B, K]. Three stages of a convolution, a
     halving and one residual convolution, of ``width``, ``4 * width`` and ``4 * width`` channels, much as in airbench (Jordan,
-    2024); sides of at least 4. The scores of image and state are added, as log-probabilities of independent evidence are:
-    given the class, the noise of the state knows nothing of the image.
+    arXiv:2404.00498); sides of at least 4. The scores of image and state are added, as log-probabilities of independent evidence
+    are: given the class, the noise of the state knows nothing of the image.
 
     Raises ValueError on smaller maps and on other shapes.
 
@@ -254,7 +254,7 @@ class ResidualBlock(nn.Module):
 
 
 def timestep_embedding(t: Tensor, dim: int = 64, max_period: float = 10_000.0) -> Tensor:
-    """Sinusoids of a time in [0, 1] (DDPM's code, after Vaswani et al., 2017): t [B] -> [B, dim], cosines first.
+    """Sinusoids of a time in [0, 1] (DDPM's code, after arXiv:1706.03762): t [B] -> [B, dim], cosines first.
 
     Column i and column i + dim/2 are cos and sin of 1000 t / max_period^(i / (dim/2)): the factor 1000 spreads
     continuous time over the range that these frequencies were made for.

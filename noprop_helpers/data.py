@@ -292,7 +292,11 @@ def _load_cifar(name: str, root: Path, progress: bool) -> Dataset:
 
 
 def import_torchvision():
-    """The torchvision package, also where its compiled operators do not fit the installed torch."""
+    """The torchvision package, also where its compiled operators do not fit the installed torch.
+
+    >>> import_torchvision().__name__
+    'torchvision'
+    """
     try:
         with needs("torchvision", "to read CIFAR, and to download"):
             import torchvision

@@ -54,7 +54,7 @@ def q_sample(u: Tensor, alpha_bar_t: Tensor | float, noise: Tensor) -> Tensor:
 def ideal_denoiser(z_t: Tensor, alpha_bar_t: Tensor | float, W: Tensor, log_prior: Tensor) -> Tensor:
     r"""E[u | z_t], where u is row k of W with the prior's probability: no guess has a smaller squared error.
 
-    Bayes' rule over a list of labels (Karras et al., 2022, eq. 57); u_hat is the mean of W under
+    Bayes' rule over a list of labels (Karras et al., arXiv:2206.00364, eq. 57); u_hat is the mean of W under
 
     .. math::
 

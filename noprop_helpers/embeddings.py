@@ -105,7 +105,7 @@ def nearest_class(z: Tensor, W: Tensor) -> Tensor:
 def nearest_distribution(z: Tensor, W: Tensor) -> Tensor:
     """How likely each class is for a label state: z [B, D], W [K, D] -> p [B, K], rows at least 0 with sum 1.
 
-    p is the distribution nearest to ``-||z - W_k||^2 / 2`` (Martins & Astudillo, 2016, call it sparsemax). Its largest entry
+    p is the distribution nearest to ``-||z - W_k||^2 / 2`` (sparsemax, arXiv:1602.02068). Its largest entry
     is the nearest class. With orthonormal rows, one-hot ones among them, a state that is a mixture ``p @ W`` gives back p.
     Raises ValueError as ``nearest_class`` does.
 

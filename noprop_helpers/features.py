@@ -291,7 +291,7 @@ class WhitenedPatches(nn.Module):
     """images [B, C, H, W] -> maps [B, 2 d, H - size + 1, W - size + 1], fixed after ``fit``: a first layer nobody has to train.
 
     d = C * size * size. Each patch in the directions in which patches vary, these scaled alike, and each of both signs, through
-    GELU: max(0, x), but smooth (Page, 2018, whitened so; both signs after airbench, Jordan, 2024).
+    GELU: max(0, x), but smooth (Page, 2018, whitened so; both signs after airbench, arXiv:2404.00498).
 
     >>> WhitenedPatches(channels=3).fit(torch.rand(20, 3, 8, 8))(torch.rand(2, 3, 8, 8)).shape
     torch.Size([2, 24, 7, 7])
@@ -338,7 +338,7 @@ class WhitenedPatches(nn.Module):
 
 
 class Upright(nn.Module):
-    r"""images [B, C, H, W] -> images of that shape: handwriting without its slant, in the middle (LeCun et al., 1998).
+    r"""images [B, C, H, W] -> images of that shape: handwriting without its slant, in the middle (doi:10.1109/5.726791).
 
     With the ink as weights, mu its mean place and Sigma the covariance of row y and column x,
 

@@ -48,6 +48,9 @@ class Preparation:
     - ``test_share``, ``split_seed``: of a split that was made here; None where the folder has train and test
     - ``left_out``: files and folders beside the images that are none, unread
     - ``in_both``: test images that are in the training split too, pixel for pixel; ``example``: the first three, as paths
+
+    >>> Preparation((16, 16), resized=3, test_share=0.2).done
+    'split by file name, 20 % of every class to test on; 3 resized to 16x16, the most common size'
     """
 
     size: tuple[int, int]
@@ -108,6 +111,14 @@ def read_folder(folder: str | os.PathLike, size: tuple[int, int] | None = None, 
 
     Raises DataError where a folder, a class or an image is missing or unreadable, where something else than a file is called
     as an image, and where nobody named a size and the most common one is over 256 x 256 pixels.
+
+    >>> from PIL import Image
+    >>> for i in range(4):
+    ...     Path("ours", "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+    ...     Image.new("L", (8, 6), color=i).save(f"ours/{'ab'[i % 2]}/{i}.png")
+    >>> folder = read_folder("ours")
+    >>> folder.class_names, folder.train_images.shape
+    (('a', 'b'), torch.Size([2, 1, 6, 8]))
     """
     check_size(size)
     folder = expanded(folder)
@@ -143,6 +154,11 @@ def read_picture(path: str | os.PathLike, image_shape: tuple[int, int, int]) -> 
 
     ``image_shape``: (C, H, W) with C 1 or 3. Raises DataError where there is no such file or it is no image, and for other
     shapes.
+
+    >>> from PIL import Image
+    >>> Image.new("RGB", (40, 30)).save("photo.png")
+    >>> read_picture("photo.png", (1, 8, 8)).shape
+    torch.Size([1, 1, 8, 8])
     """
     path = expanded(path)
     if len(image_shape) != 3:
@@ -161,6 +177,11 @@ def fits(path: str | os.PathLike, image_shape: tuple[int, int, int]) -> bool:
     """Whether a picture has this shape (C, H, W) already, so that ``read_picture`` need not scale or recolour it.
 
     Raises DataError where there is no such file or it is no image.
+
+    >>> from PIL import Image
+    >>> Image.new("RGB", (40, 30)).save("photo.png")
+    >>> fits("photo.png", (3, 30, 40)), fits("photo.png", (1, 8, 8))
+    (True, False)
     """
     look = _look(expanded(path))
     return (len(look.mode), *look.size[::-1]) == tuple(image_shape)
@@ -193,12 +214,20 @@ def check_size(size: tuple[int, int] | None) -> None:
 
 
 def as_images(pixels) -> Tensor:
-    """uint8 array [N, H, W, C], 0..255 -> contiguous float32 [N, C, H, W] in [0, 1]. Raises ValueError on other types."""
+    """uint8 array [N, H, W, C], 0..255 -> contiguous float32 [N, C, H, W] in [0, 1]. Raises ValueError on other types.
+
+    >>> as_images(torch.tensor([[[[0], [255]]]], dtype=torch.uint8).numpy())
+    tensor([[[[0., 1.]]]])
+    """
     return as_unit_floats(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 
 def as_unit_floats(images: Tensor) -> Tensor:
-    """uint8 0..255 -> contiguous float32 in [0, 1]. Raises ValueError on other types."""
+    """uint8 0..255 -> contiguous float32 in [0, 1]. Raises ValueError on other types.
+
+    >>> as_unit_floats(torch.tensor([0, 255], dtype=torch.uint8))
+    tensor([0., 1.])
+    """
     if images.dtype != torch.uint8:
         raise ValueError(f"expected pixels as uint8, from 0 to 255, got {images.dtype}")
     return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
@@ -251,6 +280,10 @@ def split_files(files: list[Path], share: float = TEST_SHARE, seed: int = SPLIT_
 
     Every file's place in the draw follows from seed, class and name. Raises DataError unless there are two files at least, and
     a share below 1.
+
+    >>> train, test = split_files([Path(f"cat/{i}.png") for i in range(10)])
+    >>> len(train), len(test)
+    (8, 2)
     """
     if not 0 <= share < 1:
         raise DataError(f"share must be at least 0 and below 1, so that there is something to train on, got {share}")

@@ -59,11 +59,12 @@ class _Model(nn.Module):
     """What the models share: label embeddings, given or learned, what is known of their data, and files of weights.
 
     ``image_shape`` (C, H, W) and ``class_names`` are of the data that a run trained the model on, see ``trained_on``; ``fit`` by
-    itself tells the shape alone. Where nobody said so, None.
+    itself tells the shape and the ``pixel_range`` alone. Where nobody said so, None.
     """
 
     image_shape: tuple[int, int, int] | None = None
     class_names: tuple[str, ...] | None = None
+    pixel_range: tuple[float, float] | None = None
 
     num_layers = 1
     layer_local = True  # one block that takes every step: no step's loss reaches another step
@@ -114,11 +115,12 @@ class _Model(nn.Module):
     def check_training(self, images: Tensor, labels: Tensor) -> None:
         """Raise ValueError unless these can be trained on: images [N, C, H, W], labels [N].
 
-        From now on the model refuses images of another shape. One that was told more, see ``trained_on``, refuses them already.
+        From now on the model refuses images of another shape, or with values far outside the range of these. One that was told
+        more, see ``trained_on``, refuses them already.
         """
         self._check(images, self.image_shape if self.class_names else None)  # else it may be trained anew, on other images
         check_images(images, labels, len(self.W))
-        self.image_shape = tuple(images.shape[1:])
+        self.image_shape, self.pixel_range = tuple(images.shape[1:]), (images.min().item(), images.max().item())
 
     def _check(self, images: Tensor, image_shape: tuple[int, int, int] | None) -> None:
         """That images can be used and, as far as it is known what the model was trained on, are like those."""
@@ -133,6 +135,11 @@ class _Model(nn.Module):
         if image_shape is not None and images.shape[1:] != image_shape:
             expected = ", ".join(map(str, image_shape))
             raise ValueError(f"images: expected [B, {expected}], as the model was trained on, got {list(images.shape)}")
+        if image_shape is not None and self.pixel_range is not None:
+            least, most = self.pixel_range
+            low, high, width = images.min().item(), images.max().item(), most - least
+            if width > 0 and (low < least - width or high > most + width):  # a little outside is a picture of the same kind
+                raise ValueError(f"images: expected values from {least:g} to {most:g}, as in training, got from {low:g} to {high:g}")
 
     def identity(self) -> dict:
         """What the weights alone do not tell, as plain data: the kind of model, and the numbers that it computes with."""

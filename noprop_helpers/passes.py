@@ -104,7 +104,14 @@ def shuffled(num_images: int, settings: Settings, epoch: int, device: torch.devi
 
 
 def check_batch_size(model: Model, settings: Settings, num_images: int) -> None:
-    """Raises NoPropError where a model with BatchNorm is to learn from one image at a time."""
+    """Raises NoPropError where a model with BatchNorm is to learn from one image at a time.
+
+    >>> from noprop_helpers.recipes import RECIPES, Shape
+    >>> model = RECIPES["shared"](num_steps=4).build(Shape((1, 8, 8), num_classes=2, num_images=20))
+    >>> check_batch_size(model, Settings(batch_size=1), num_images=20)
+    Traceback (most recent call last):
+    noprop_helpers.NoPropError: batch_size must be at least 2: BatchNorm takes mean and deviation over the images of a batch
+    """
     if min(settings.batch_size, num_images) > 1:
         return
     if any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules()):
@@ -114,7 +121,13 @@ def check_batch_size(model: Model, settings: Settings, num_images: int) -> None:
 
 @contextlib.contextmanager
 def diverging(numbers: list[int], epoch: int) -> Iterator[None]:
-    """Within it, a loss that is not finite is one line that names the layer, by its own number, the step and the epoch."""
+    """Within it, a loss that is not finite is one line that names the layer, by its own number, the step and the epoch.
+
+    >>> with diverging([4, 5], epoch=3):
+    ...     raise Diverged(layer=2, batch=7)
+    Traceback (most recent call last):
+    noprop_helpers.NoPropError: training diverged: the loss of layer 5 is not finite at step 7 of epoch 3; try a smaller learning_rate
+    """
     try:
         yield
     except Diverged as error:
@@ -128,7 +141,16 @@ def diverging(numbers: list[int], epoch: int) -> Iterator[None]:
 
 
 class Inputs:
-    """The layers' view of the images: features computed once where they stay the same, else anew for every batch."""
+    """The layers' view of the images: features computed once where they stay the same, else anew for every batch.
+
+    >>> from noprop_helpers.recipes import RECIPES, Shape
+    >>> model = RECIPES["shared"](num_steps=4).build(Shape((1, 8, 8), num_classes=2, num_images=20))
+    >>> inputs = Inputs(model, torch.rand(20, 1, 8, 8), Settings(), silent)
+    >>> inputs.fixed  # its encoder is trained
+    False
+    >>> inputs.features(inputs.values[:3]).shape
+    torch.Size([3, 128])
+    """
 
     def __init__(self, model: Model, images: Tensor, settings: Settings, progress: Progress):
         self.encoder, self.augment, self.dropout = model.encoder, settings.augment, settings.feature_dropout
@@ -151,7 +173,11 @@ class Inputs:
 
 @torch.no_grad()
 def encode_images(encoder: nn.Module, images: Tensor, progress: Progress = silent) -> Tensor:
-    """Features of a frozen encoder for all images: [N, C, H, W] -> [N, F]."""
+    """Features of a frozen encoder for all images: [N, C, H, W] -> [N, F].
+
+    >>> encode_images(nn.Flatten(), torch.rand(5, 1, 8, 8)).shape
+    torch.Size([5, 64])
+    """
     with evaluating(encoder):
         return encode(encoder, images, progress=lambda chunks: progress(chunks, "features"))
 
@@ -160,6 +186,11 @@ def layers_to_train(model: Model, settings: Settings) -> list[int]:
     """Numbers, from 1, of the layers that the settings name and nobody has frozen.
 
     Raises NoPropError where these cannot be trained apart, do not exist, or are all frozen, or one in part.
+
+    >>> from noprop_helpers.recipes import RECIPES, Shape
+    >>> model = RECIPES["local"](num_steps=4).build(Shape((1, 8, 8), num_classes=2, num_images=20))
+    >>> layers_to_train(model, Settings()), layers_to_train(model, Settings(layers=(2, 3)))
+    ([1, 2, 3, 4], [2, 3])
     """
     numbers = list(settings.layers or range(1, model.num_layers + 1))
     if settings.layers is not None and not (isinstance(model, NoPropDT) and model.layer_local):
@@ -193,7 +224,7 @@ def adam(parameters: list[Tensor], settings: Settings, capturable: bool = False)
 
 
 def one_cycle(step: int, num_steps: int, peak: float) -> tuple[float, float]:
-    """Learning rate and Adam's first-moment decay at step 0 ... num_steps - 1 of one cycle (Smith & Topin, 2019).
+    """Learning rate and Adam's first-moment decay at step 0 ... num_steps - 1 of one cycle (arXiv:1708.07120).
 
     The rate goes from peak / 25 up to the peak in 30 % of the steps, and down to peak / 250,000; the decay from 0.95 down to
     0.85 and up again; both along a cosine. Raises ValueError on a step that is not in the cycle.
@@ -221,13 +252,27 @@ def forget_old_moments(optimizer: torch.optim.Optimizer) -> None:
 
     Of a hidden unit that has died they shrink by a tenth a step, down to the denormal numbers below 1e-38, and stay there:
     some processors compute far more slowly with these, and a few of them in a thousand hold up the whole step.
+
+    >>> w = nn.Parameter(torch.zeros(1))
+    >>> w.grad, optimizer = torch.full((1,), 1e-30), adam([w], Settings())
+    >>> optimizer.step()
+    >>> forget_old_moments(optimizer)
+    >>> optimizer.state[w]["exp_avg"]
+    tensor([0.])
     """
     for state in optimizer.state.values():
         state["exp_avg"].masked_fill_(state["exp_avg"].abs() < 1e-20, 0.0)
 
 
 class Schedule:
-    """Sets the learning rate of a step: constant, or one cycle over the run."""
+    """Sets the learning rate of a step: constant, or one cycle over the run.
+
+    >>> optimizer = adam([nn.Parameter(torch.zeros(1))], Settings())
+    >>> set_rate = Schedule(optimizer, Settings(one_cycle=True, learning_rate=1.0, epochs=2), num_batches=50)
+    >>> set_rate(epoch=1, batch=29)
+    >>> round(optimizer.param_groups[0]["lr"], 2)  # at the top, after 30 % of the steps
+    1.0
+    """
 
     def __init__(self, optimizer: torch.optim.Optimizer, settings: Settings, num_batches: int):
         self.optimizer, self.settings, self.num_batches = optimizer, settings, num_batches
@@ -260,6 +305,12 @@ class Together:
     """Trains the small layers of a NoPropDT as one stack, and with them its encoder, if that is to be trained.
 
     Raises NoPropError on a model whose layers are no stack, and on learned embeddings.
+
+    >>> from noprop_helpers.recipes import RECIPES, Shape
+    >>> model = RECIPES["shared"](num_steps=4).build(Shape((1, 8, 8), num_classes=2, num_images=20))
+    >>> one_epoch = Together(model, torch.rand(20, 1, 8, 8), torch.arange(20) % 2, Settings())
+    >>> one_epoch(1).shape
+    torch.Size([4])
     """
 
     def __init__(self, model: Model, images: Tensor, labels: Tensor, settings: Settings, progress: Progress = silent):
@@ -314,6 +365,12 @@ class InTurn:
     """Trains one layer at a time: a pass over the data for each, or every batch through all of them. The reference.
 
     Raises NoPropError where CUDA graphs are asked for with a trained encoder or a learning-rate cycle.
+
+    >>> from noprop_helpers.recipes import RECIPES, Shape
+    >>> model = RECIPES["shared"](num_steps=4).build(Shape((1, 8, 8), num_classes=2, num_images=20))
+    >>> one_epoch = InTurn(model, torch.rand(20, 1, 8, 8), torch.arange(20) % 2, Settings(order="layer"))
+    >>> one_epoch(1).shape
+    torch.Size([4])
     """
 
     def __init__(self, model: Model, images: Tensor, labels: Tensor, settings: Settings, progress: Progress = silent):
@@ -365,6 +422,13 @@ class Solved:
     The features come and go batch by batch: what is kept of them is one matrix, F x F.
 
     Raises NoPropError on layers that are not linear, or not judged by squared error.
+
+    >>> from noprop_helpers.recipes import RECIPES, Shape
+    >>> images, labels, recipe = torch.rand(20, 1, 8, 8), torch.arange(20) % 2, RECIPES["closed_form"](num_steps=4)
+    >>> model = recipe.build(Shape((1, 8, 8), num_classes=2, num_images=20))
+    >>> recipe.prepare(model, images, labels, torch.Generator().manual_seed(0))
+    >>> Solved(model, images, labels, recipe.settings(Shape((1, 8, 8), 2, 20)))(1).shape
+    torch.Size([4])
     """
 
     def __init__(self, model: Model, images: Tensor, labels: Tensor, settings: Settings, progress: Progress = silent):

@@ -34,6 +34,9 @@ class Run:
     continuous-time model is measured too, as far as it has so many.
 
     Raises NoPropError on numbers of runs or steps that are no counts.
+
+    >>> Run("local", RECIPES["local"](num_steps=5), Settings(epochs=3), dataset="digits").inference_runs
+    1
     """
 
     recipe: str
@@ -97,7 +100,13 @@ def plan(dataset: Dataset, recipe: str = "shared", changes: dict[str, str] | Non
 
 
 def as_data(run: Run) -> dict:
-    """A run as dictionaries, lists, numbers and text, from which ``from_data`` makes it again."""
+    """A run as dictionaries, lists, numbers and text, from which ``from_data`` makes it again.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> digits = load_dataset("digits")
+    >>> as_data(plan(digits, "local", {"num_steps": "5"}))["model"]["num_steps"]
+    5
+    """
     return dataclasses.asdict(run)
 
 
@@ -118,7 +127,13 @@ def from_data(data: dict) -> Run:
 
 
 def build(run: Run, shape: Shape) -> Model:
-    """The run's model, its weights drawn from the run's seed, torch's random state left alone."""
+    """The run's model, its weights drawn from the run's seed, torch's random state left alone.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> digits = load_dataset("digits")
+    >>> build(plan(digits), shape_of(digits)).num_layers
+    10
+    """
     with seeded(run.settings.seed):
         return run.model.build(shape)
 
@@ -164,6 +179,12 @@ def trained(
     """The run's model, trained, and its losses [epochs, layers]. ``after_epoch`` sees it after every epoch.
 
     Raises NoPropError where training diverged.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> digits = load_dataset("digits")
+    >>> model, losses = trained(plan(digits, "closed_form", {"num_steps": "2"}), digits, "cpu", Keeper())
+    >>> losses.shape  # solved in one epoch
+    torch.Size([1, 2])
     """
     images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
     model = build(run, shape_of(dataset)).to(device).trained_on(shape_of(dataset).image, dataset.class_names)
@@ -174,7 +195,11 @@ def trained(
 
 
 def num_parameters(model: Model) -> int:
-    """How many numbers of a model are trained."""
+    """How many numbers of a model are trained.
+
+    >>> num_parameters(torch.nn.Linear(3, 2))
+    8
+    """
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
@@ -182,6 +207,11 @@ def description(run: Run, dataset: Dataset) -> dict:
     """What a file of weights must say to be used: the run, the shape of the images, the classes' names, the data's checksum.
 
     And what was done to a folder of images before, as ``Dataset.prepared`` tells it, if anything was.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> digits = load_dataset("digits")
+    >>> description(plan(digits), digits)["image_shape"]
+    [1, 8, 8]
     """
     shape = shape_of(dataset)
     return ({"preparation": dataset.prepared} if dataset.prepared else {}) | {
@@ -201,6 +231,13 @@ def measured(model: Model, run: Run, dataset: Dataset, device: torch.device | st
 
     The noise of every measurement follows from the run's seed and the measurement's number alone: the same model gives the
     same numbers whenever it is measured. ``test_accuracy`` is the mean of the walks in ``test_accuracy_by_run``.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> digits = load_dataset("digits")
+    >>> planned = plan(digits)
+    >>> results, said = measured(build(planned, shape_of(digits)), planned, digits)
+    >>> list(said), said["walk_0"].shape
+    (['walk_0', 'top_layer_accuracy', 'accuracy_with_noise'], torch.Size([360]))
     """
     images, labels = dataset.test_images.to(device), dataset.test_labels.to(device)
     said = {}
@@ -238,6 +275,11 @@ def accuracy_by_class(classes: Tensor, dataset: Dataset) -> dict[str, float | No
     """Of the test images of every class, the share that was said to be of it: classes [M] -> class name -> share.
 
     None for a class without test images. Raises ValueError unless there is a class for every test image.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> digits = load_dataset("digits")
+    >>> accuracy_by_class(digits.test_labels, digits)["7"]
+    1.0
     """
     if classes.shape != dataset.test_labels.shape:
         raise ValueError(f"expected {len(dataset.test_labels)} classes, one per test image, got {list(classes.shape)}")
@@ -289,6 +331,13 @@ def join(paths: Sequence[str | Path], device: torch.device | str = "cpu") -> Loa
 
     Raises CheckpointError where there is no file, layers are missing or come twice, a part is not trained to its end, or two
     parts are not of one run: another seed, other settings, other data.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> digits = load_dataset("digits")
+    >>> for t in ("1", "2"):
+    ...     _ = run(plan(digits, "closed_form", {"num_steps": "2", "layers": t}), digits, checkpoint=f"{t}.pt")
+    >>> join(["1.pt", "2.pt"]).model.num_layers
+    2
     """
     if not paths:
         raise CheckpointError("expected at least one file to join, got none")
@@ -333,7 +382,15 @@ def _check_shared(state: dict, path: str, other: dict, first: str) -> None:
 
 
 def save_trained(path: str | Path, loaded: Loaded) -> None:
-    """Write a whole model, so that ``load_trained`` reads it. It holds no training to resume."""
+    """Write a whole model, so that ``load_trained`` reads it. It holds no training to resume.
+
+    >>> from noprop_helpers.data import load_dataset
+    >>> digits = load_dataset("digits")
+    >>> _ = run(plan(digits, "closed_form", {"num_steps": "2"}), digits, checkpoint="solved.pt")
+    >>> save_trained("copy.pt", load_trained("solved.pt"))
+    >>> load_trained("copy.pt").model.num_layers
+    2
+    """
     told = {"about": loaded.about, "model": loaded.model.identity(), "history": loaded.history, "seconds": loaded.seconds}
     checkpoints.save(path, told | {"state": loaded.model.state_dict()})
 

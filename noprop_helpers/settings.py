@@ -21,7 +21,7 @@ class Settings:
 
     - ``epochs``: passes over the training data; ``batch_size``: images a step
     - ``learning_rate``: of Adam; ``one_cycle``: rise to it and fall to 0 over the run, while Adam's first-moment decay goes
-      from 0.95 to 0.85 and back (Smith & Topin, 2019); without it both stay constant
+      from 0.95 to 0.85 and back (Smith & Topin, arXiv:1708.07120); without it both stay constant
     - ``optimizer``: "adam" or, with decoupled ``weight_decay``, "adamw"
     - ``order``: "together", the small layers of a NoPropDT as one stack, all at once; "layer", in every epoch one layer
       after another, each for a pass over the data (the paper's Algorithm 1); "interleaved", every batch through all layers,

@@ -140,7 +140,7 @@ def test_a_solution_passes_its_own_check(path):
     """A check in a folded solution says "right"; the reader's own, above it, waits for an answer."""
     for cell in cells_of(path, "code"):
         said = "".join(output.get("text", "") for output in cell.outputs)
-        for name in re.findall(r"check\(\"(\d+\.\d+)\"", cell.source):
+        for name in re.findall(r"check\(\s*\"(\d+\.\d+)\"", cell.source):
             right = "hide-cell" in tags(cell)
             assert f"Exercise {name}: {'right' if right else 'put your answer'}" in said, cell.source
 

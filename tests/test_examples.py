@@ -12,7 +12,9 @@ import torch
 TREES = {Path(file).with_suffix("").as_posix().replace("/", "."): tree for file, tree in house.modules().items()}
 EXAMPLES = doctest.DocTestFinder(recurse=True, exclude_empty=True)
 # Every function and class of theirs has one; elsewhere those have that do not need a page of preparation.
-WITHOUT_GAPS = (*house.LEAVES, "noprop", "settings", "training", "parallel", "recipes")
+WITHOUT_GAPS = (
+    "__init__", *house.LEAVES, "noprop", "settings", "passes", "training", "recipes", "images", "data", "runs", "parallel",
+)  # fmt: skip
 WITH_EXAMPLES = [name for name, tree in TREES.items() if ">>>" in ast.unparse(tree)]
 
 

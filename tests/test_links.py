@@ -6,15 +6,18 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
-from bs4 import BeautifulSoup, SoupStrainer
+from bs4 import BeautifulSoup, Comment, SoupStrainer
+from PIL import Image
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parent.parent
 HTML = (ROOT / "_build" / "html").resolve()
 LABEL = re.compile(r"\((\d+\.\d+)\)")
+NAMED = re.compile(r"\b([Cc]hapter|[Ee]xercise)s?\s+(\d+(?:\.\d+)?)")
+RECORDS = {path.stem for path in (ROOT / "book" / "records").glob("*.json")}
 
 PAGES = {
-    "index": "# Book\n\n```{toctree}\nmath\ntext\napi\nbook/records-ledger\n```\n",
+    "index": "# Book\n\n```{toctree}\nmath\ntext\nread\napi\nbook/03-three\nbook/11-eleven\nbook/records-ledger\n```\n",
     "math": r"""# Mathematics (1.2)
 
 $$z = u \tag{1.2}$$
@@ -42,6 +45,34 @@ By (1.2) and (1.3), *as (1.3) says*. Not `code (1.2)`, nor $f(1.2)$, nor [a link
 
 Records: `small`, `small_run`, small_run and small_run@copy and unlisted_run; not small, not `small_running`, not other_run.
 """,
+    "read": """# On chapter 3
+
+## Of chapter 3 and exercise 3.1
+
+Chapter 3, chapter
+11, chapters 3, 4 and 11, *as chapter 3's*, Exercises 3.1, 3.2 and exercise 3.12. In chapter 3, 11 layers; chapter 7 and
+exercise 7.1 are nowhere, nor `chapter 3`, nor [chapter 3](math.md), nor "chapter three". See arXiv:2503.24322, eq. 1,
+doi:10.1109/5.726791, (paper, eq. 15-16). No paper, no number.
+
+![chapter 3](three.png)
+
+| where |
+|---|
+| <code>small_<wbr>run</code> of chapter 11, <code>other_<wbr>run</code> |
+""",
+    "book/03-three": """# Three
+
+As chapter 3 said, and chapter 11.
+
+> **Exercise 3.1** (predict). What about exercise 3.1?
+>
+> **Exercise 3.12** (explore). Go on.
+
+**Solution 3.1** Exercise 3.1, *Exercise 3.12*.
+
+**Exercise 3.2**
+""",
+    "book/11-eleven": "# Eleven\n\nNo exercises.\n",
     "api": """# API
 
 ```{eval-rst}
@@ -70,7 +101,7 @@ Records: `small`, `small_run`, small_run and small_run@copy and unlisted_run; no
 |---|---|
 | `small_run` | one |
 | `small` | two |
-| `small_run@copy` | three |
+| <code>small_<wbr>run@copy</code> | three |
 
 | NAME | where |
 |---|---|
@@ -86,6 +117,7 @@ def small(tmp_path_factory):
     (source / "book" / "records").mkdir(parents=True)
     for name in ("small", "small_run", "small_run@copy", "unlisted_run"):
         (source / "book" / "records" / f"{name}.json").write_text("{}")
+    Image.new("L", (1, 1)).save(source / "three.png")
     for page, text in PAGES.items():
         (source / f"{page}.md").write_text(text)
     sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -124,6 +156,32 @@ def test_numbers_of_equations_are_links_within_and_across_pages(small):
     assert [link.get_text() for link in small["text"].select("em a, caption a.quiet, td a.quiet")] == [
         "(1.3)", "(1.2)", "(1.3)", "training.fit",
     ]  # fmt: skip
+
+
+def test_chapters_exercises_and_papers_are_links(small):
+    three, eleven = "book/03-three.html", "book/11-eleven.html"
+    assert [(link.get_text(), link["href"]) for link in small["read"].select("a.quiet")] == [
+        ("Chapter 3", three), ("chapter\n11", eleven), ("chapters 3", three), ("11", eleven), ("chapter 3", three),
+        ("Exercises 3.1", f"{three}#exercise-3-1"), ("3.2", f"{three}#exercise-3-2"), ("exercise 3.12", f"{three}#exercise-3-12"),
+        ("chapter 3", three), ("arXiv:2503.24322", "https://arxiv.org/abs/2503.24322"),
+        ("doi:10.1109/5.726791", "https://doi.org/10.1109/5.726791"), ("paper, eq. 15-16", "https://arxiv.org/abs/2503.24322"),
+        ("small_run", "book/records-ledger.html#record-small-run"), ("chapter 11", eleven),
+    ]  # fmt: skip
+    assert small["read"].find("img")["alt"] == "chapter 3"
+
+
+def test_an_exercise_has_a_place_and_does_not_lead_to_itself(small):
+    places = {tag["id"]: tag.get_text() for tag in small["book/03-three"].select("p[id]")}
+    assert [*places] == ["exercise-3-1", "exercise-3-12", "exercise-3-2"] and places["exercise-3-1"].startswith("Exercise 3.1 (pre")
+    assert made(small["book/03-three"]) == {
+        "chapter 11": "11-eleven.html", "Exercise 3.1": "#exercise-3-1", "Exercise 3.12": "#exercise-3-12",
+    }  # fmt: skip
+
+
+def test_code_that_may_break_is_code_and_may_still_break(small):
+    (link,) = small["read"].select("td a[href*=record]")
+    assert link.code.get_text() == "small_run" and len(link.select("code wbr")) == 1
+    assert "other_run" in [code.get_text() for code in small["read"].select("td > p > code")]
 
 
 def test_headings_code_mathematics_and_links_stay_as_they_are(small):
@@ -214,17 +272,65 @@ def test_no_tagged_equation_of_the_book_is_without_a_place(book):
             assert node.has_attr("id") or r"\tag{" not in node.get_text(), path
 
 
+def unlinked_numbers(path, article):
+    """Chapters and exercises that stand in text and are no links; a chapter and an exercise may speak of themselves."""
+    own = {f"chapter {int(path.name[:2])}"} if path.name[:2].isdigit() else set()
+    found = []
+    for text in article.find_all(string=NAMED):
+        around = own | {tag["id"].replace("-", " ", 1).replace("-", ".") for tag in text.parents if tag.has_attr("id")}
+        if not any(map(is_no_prose, text.parents)):
+            found += [match[0] for match in NAMED.finditer(text) if f"{match[1].lower()} {match[2]}" not in around]
+    return found
+
+
+@pytest.mark.built
+def test_every_chapter_and_exercise_named_in_the_book_is_a_link_that_lands_on_it(book):
+    links = {"chapter": 0, "exercise": 0}
+    for path, article in book.items():
+        for link in article.select("a.quiet"):
+            if match := NAMED.fullmatch(link.get_text()):
+                kind, number = match[1].lower(), match[2]
+                target, place = urldefrag(link["href"])
+                page = (path.parent / unquote(target)).resolve() if target else path
+                assert page.name.startswith(f"{int(number.split('.')[0]):02}-"), (path, link)
+                wanted = {f"exercise-{number.replace('.', '-')}"} if kind == "exercise" else {""}
+                assert {place} == wanted and (not place or book[page].find(id=place).name == "p"), (path, link)
+                links[kind] += 1
+        assert unlinked_numbers(path, article) == [], path
+    assert links["chapter"] > 60 and links["exercise"] > 8
+
+
+def unlinked_records(article, names):
+    """Names of records that stand in text or alone in code, and are no links."""
+    texts = [text for text in article.find_all(string=re.compile(r"\w_\w")) if not any(map(is_no_prose, text.parents))]
+    said = [name for text in texts if not isinstance(text, Comment) for name in re.findall(r"\b\w+_\w+(?:@[\w-]+)?", text)]
+    said += [code.get_text() for code in article.select("code") if not any(map(is_no_prose, code.parents))]
+    return [name for name in said if name in names]
+
+
+@pytest.mark.built
+def test_no_name_of_a_record_in_the_book_stands_unlinked(book):
+    for path, article in book.items():
+        assert unlinked_records(article, RECORDS) == [], path
+    ledger = book[HTML / "book" / "records-ledger.html"]
+    assert len(ledger.select("tr[id^=record-]")) > 60
+
+
 @pytest.mark.built
 def test_links_made_by_the_build_land_in_the_book(book):
     ids = {path: {node["id"] for node in article.select("[id]")} for path, article in book.items()}
-    kinds = {"api": 0, "record": 0}
+    kinds = {"api": 0, "record": 0, "paper": 0}
     for path, article in book.items():
         for link in article.select("a.quiet"):
             target, place = urldefrag(link["href"])
+            if target.startswith(("https://arxiv.org/abs/", "https://doi.org/")):
+                kinds["paper"] += 1
+                continue
             if target.startswith("https://"):
                 assert (ROOT / "book" / "records" / target.rpartition("/")[2].replace("%40", "@")).exists(), target
                 continue
-            assert place in ids[(path.parent / unquote(target)).resolve() if target else path], (path, link)
+            page = (path.parent / unquote(target)).resolve() if target else path
+            assert place in ids[page] if place else page in ids, (path, link)
             kinds["api"] += "api/" in target
             kinds["record"] += place.startswith("record-")
     assert min(kinds.values()) > 10
@@ -240,6 +346,30 @@ def test_links_made_by_the_build_land_in_the_book(book):
 )
 def test_the_check_can_fail(html, found):
     assert unlinked(BeautifulSoup(html, "html.parser"), {"1.2"}) == found
+
+
+@pytest.mark.parametrize(
+    "html, found",
+    [
+        ("<p>In chapter\n7, Chapters 8 to 9 and exercise 7.2</p>", ["chapter\n7", "Chapters 8", "exercise 7.2"]),
+        ("<p><a>chapter 7</a> <code>chapter 7</code> chapter 3</p><h2>Chapter 7</h2>", []),
+        ('<p id="exercise-3-1"><strong>Exercise 3.1</strong> unlike exercise 3.2</p>', ["exercise 3.2"]),
+    ],
+)
+def test_the_check_of_numbers_can_fail(html, found):
+    assert unlinked_numbers(Path("03-three.html"), BeautifulSoup(html, "html.parser")) == found
+
+
+@pytest.mark.parametrize(
+    "html, found",
+    [
+        ("<td><code>a_<wbr>b</code></td>", ["a_b"]),
+        ("<td><code>a_b c</code> a_b@c and a_b</td>", ["a_b@c", "a_b"]),
+        ("<td><a><code>a_b</code></a></td><pre>a_b</pre><p><!-- record: a_b --></p>", []),
+    ],
+)
+def test_the_check_of_records_can_fail(html, found):
+    assert sorted(unlinked_records(BeautifulSoup(html, "html.parser"), {"a_b", "a_b@c"}), reverse=True) == found
 
 
 @pytest.fixture

@@ -570,6 +570,22 @@ def test_a_model_is_trained_anew_on_other_images_unless_it_was_told_what_it_is_f
         model.check_training(torch.zeros(2, 1, 4, 16), labels)
 
 
+def test_a_model_refuses_pixels_far_outside_those_that_it_was_trained_on():
+    model, labels = small_stack(T), torch.arange(20) % 10
+    images = torch.linspace(0, 1, 20 * 64).view(20, 1, 8, 8)
+    model.predict(255 * images)  # nobody has said anything yet
+    for scale, others in ((1, {"0 to 255": 255 * images, "-9 to 1": 10 * images - 9}), (255, {"0 to 65025": 255 * 255 * images})):
+        fit(model, scale * images, labels, Settings(epochs=1, batch_size=10))  # trained anew, on other pixels
+        model.predict(scale * (1.5 * images - 0.2))  # a little outside is a picture of the same kind
+        for got, other in others.items():
+            for use in (model.predict, model.probabilities, lambda images: model.predict_alone(images, t=1)):
+                with pytest.raises(ValueError) as error:
+                    use(other)
+                assert str(error.value) == f"images: expected values from 0 to {scale}, as in training, got from {got}"
+    fit(model, torch.ones(20, 1, 8, 8), labels, Settings(epochs=1, batch_size=10))
+    model.predict(-images)  # blank images tell of no range
+
+
 def test_a_file_of_weights_holds_no_tables():
     """What the schedule is stands in the model's identity; a copy among the weights could say something else."""
     assert {name.split(".")[0] for name in small_stack(T).state_dict()} == {"W", "layers"}

@@ -34,7 +34,23 @@ def test_files_in_code_marks_are_there(page):
     assert [name for name in named if "NAME" not in name and not (ROOT / name).exists()] == []
 
 
+@pytest.mark.parametrize("page", [*PAGES, *(f"book/{path.name}" for path in (ROOT / "book").glob("*.md"))])
+def test_commands_can_be_copied(page):
+    """To a shell, a choice written as one|other is a pipe."""
+    lines = [line.partition("#")[0] for line in (ROOT / page).read_text().splitlines()]
+    assert [line for line in lines if re.search(r"--[\w-]+ \w+\\?\|\w", line)] == []
+
+
+def test_language_models_are_told_of_every_chapter():
+    told = re.findall(r"\]\((book/[^)]+)\)", (ROOT / "llms.txt").read_text())
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "book").glob("*.ipynb")} <= set(told)
+    assert len(told) == len(set(told))
+
+
 def test_commands_for_contributors_exist():
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
     commands = re.findall(r"^    make ([\w-]+)", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
     assert commands and set(commands) <= set(targets)
+    words = ("no", "one", "two", "three", "four")
+    assert f"[CONTRIBUTING.md](CONTRIBUTING.md) has {words[len(commands)]} commands" in (ROOT / "README.md").read_text()
+    assert f"{words[len(commands)].capitalize()} commands" in (ROOT / "CONTRIBUTING.md").read_text()

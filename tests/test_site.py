@@ -83,6 +83,12 @@ def test_page_title(title, expected):
     assert page_head.page_title(title, "The NoProp Book") == expected
 
 
+def test_links_of_a_file_of_the_repository_lead_to_the_site():
+    text = "[a](book/01-a.ipynb), [b](book/api.md), [c](README.md), [d](https://e.f), `g`"
+    expected = "[a](book/01-a.html), [b](book/api.html), [c](https://r/blob/main/README.md), [d](https://e.f), `g`"
+    assert page_head.on_the_site(text, "https://r/blob/main") == expected
+
+
 def test_description_is_the_question_and_the_first_paragraph_without_comments():
     comment = nodes.raw("", "<!-- record: r -->", format="html")
     paragraph = nodes.paragraph("", "", nodes.Text("It reaches\n99 %"), comment, nodes.Text("."))
@@ -262,6 +268,20 @@ def test_page_says_what_it_is(page):
     assert head["og:url"] == f"{CONFIG['html']['baseurl']}{page}.html"
     card = HTML / head["og:image"].removeprefix(CONFIG["html"]["baseurl"])
     assert Image.open(card).size == (1200, 630)
+
+
+@pytest.mark.built
+def test_language_models_find_the_pages_at_the_root():
+    links = re.findall(r"\]\(([^)]+)\)", (HTML / "llms.txt").read_text())
+    assert len(links) > 20
+    for link in links:
+        assert link.startswith(CONFIG["repository"]["url"]) or (HTML / link).is_file(), link
+
+
+@pytest.mark.built
+def test_the_index_has_a_name_and_a_way_to_it():
+    assert [head_of(page)["title"] for page in ("genindex", "search")] == ["Index - The NoProp Book", "Search - The NoProp Book"]
+    assert 'href="../genindex.html"' in (HTML / "book" / "api.html").read_text().partition("<article")[2]
 
 
 @pytest.mark.built

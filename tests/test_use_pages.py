@@ -16,9 +16,11 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("your-own-images", "how-to", "conformance")
+FROM_A_CLONE = "teaching"  # has one command, which makes its files from the chapters
 POINTS = 2.0
 INTERPRETERS = {"bash": ["bash", "-e"], "python": [sys.executable, "-"]}
-INSTALL = "pip install git+"  # the one thing that is not performed: the package is there, and the network need not be
+# The one thing that is not performed: the package is there, and the network need not be.
+INSTALL = ("pip install git+", "git clone ")
 
 
 def blocks(text):
@@ -60,7 +62,7 @@ def same_form(expected, printed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, FROM_A_CLONE])
 def test_the_page_can_be_performed(name, tmp_path):
     printed = None
     for language, content in blocks(page(name)):

@@ -1,4 +1,5 @@
-"""Sphinx extension: what a page says about itself to search engines, link previews and screen readers, and its footer.
+"""Sphinx extension: what a page says about itself to search engines, link previews and screen readers, and its footer; and what
+the site says to language models, in llms.txt.
 
 Adds to the context of every page ``page_title``, ``description``, ``site_url`` and ``commit``, for book/_templates to write.
 The address of the site is ``html.baseurl`` in _config.yml, and nowhere else.
@@ -17,6 +18,7 @@ MENDED = {
     # A list whose children are no list items.
     '<div role="list" class="citation-list">': '<div class="citation-list">',
 }
+NAMELESS = {"genindex": "Index", "search": "Search"}  # pages that the theme names too late for the head
 LONGEST = 200  # characters of a description that search engines still show
 
 
@@ -66,13 +68,27 @@ def commit_of(folder: Path) -> str | None:
 
 
 def on_page(app, pagename, templatename, context, doctree):
-    context["page_title"] = page_title(context.get("title") or "", app.config.html_title)
+    context["page_title"] = page_title(context.get("title") or NAMELESS.get(pagename, ""), app.config.html_title)
     context["description"] = description(doctree) if doctree is not None else ""
     context["site_url"] = app.config.html_baseurl
     context["commit"] = app.env.commit_of_build
     if "body" in context:
         for markup, better in MENDED.items():
             context["body"] = context["body"].replace(markup, better)
+
+
+def on_the_site(text: str, repository: str) -> str:
+    """A Markdown file of the repository whose links lead to the site's pages, and for what is no page, to the repository."""
+    text = re.sub(r"\]\((book/[\w/-]+)\.(?:ipynb|md)\)", r"](\1.html)", text)
+    return re.sub(r"\]\((?!https?:|book/)([^)]+)\)", rf"]({repository}/\1)", text)
+
+
+def on_finished(app, exception):
+    if exception is None and app.builder.format == "html":
+        options = app.config.html_theme_options
+        repository = f"{options['repository_url']}/blob/{options['repository_branch']}"
+        text = (Path(app.srcdir) / "llms.txt").read_text(encoding="utf-8")
+        (Path(app.outdir) / "llms.txt").write_text(on_the_site(text, repository), encoding="utf-8")
 
 
 def on_builder(app):
@@ -82,4 +98,5 @@ def on_builder(app):
 def setup(app):
     app.connect("builder-inited", on_builder)
     app.connect("html-page-context", on_page)
+    app.connect("build-finished", on_finished)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

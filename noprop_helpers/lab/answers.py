@@ -1,4 +1,5 @@
-"""What the exercises' checks compare with: exercise -> (answer, tolerance). Solutions in the book show how to get there."""
+"""What the exercises' checks compare with: exercise -> (answer, tolerance). Solutions in the book show how to get there; tests
+compute what these derive with a pencil."""
 
 ANSWERS = {
     "0.1": (0, 0),

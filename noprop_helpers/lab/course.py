@@ -2,7 +2,8 @@
 
     python -m noprop_helpers.lab.course OUT
 
-writes OUT/student and OUT/instructor. Both are made from the chapters in book/, which stay the only source.
+writes OUT/student and OUT/instructor. Both are made from the chapters in book/, which stay the only source. Links to pages that
+are no chapters lead to the published site, and citations are written out.
 """
 
 import copy
@@ -19,13 +20,15 @@ with needs("nbformat", "the course kit"):
     from nbformat import NotebookNode
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
+PAGE = re.compile(r"\]\((?!\d\d-)([\w-]+)\.(?:md|ipynb)(#[^)]*)?\)")  # a link to a page that is no chapter
+CITATION = re.compile(r"\{cite(:[pt])?\}`([^`]+)`")
 SOLUTION = re.compile(r"<details>\s*<summary>Solution [\d.]+</summary>.*?</details>", re.S)
 FOLDS = ("cellView", "jupyter")  # how Colab and JupyterLab are told to fold a cell
 
 
 def is_solution(cell: NotebookNode) -> bool:
-    """Whether a code cell is the folded solution of an exercise."""
-    return cell.cell_type == "code" and cell.source.startswith("# @title Solution ")
+    """Whether a code cell is the folded solution of an exercise, or checks one and so gives it away."""
+    return cell.cell_type == "code" and re.match(r"# @title .*\bsolution\b", cell.source, re.I) is not None
 
 
 def student(notebook: NotebookNode) -> NotebookNode:
@@ -52,6 +55,29 @@ def instructor(notebook: NotebookNode) -> NotebookNode:
     return result
 
 
+def away_from_home(text: str, book: Path) -> str:
+    """A cell's text for a notebook that lies beside other chapters and nothing else of the book."""
+    text = PAGE.sub(lambda link: f"]({site(book)}book/{link[1]}.html{link[2] or ''})", text)
+    return CITATION.sub(lambda role: cited(role[2], role[1] == ":t", (book / "references.bib").read_text(encoding="utf-8")), text)
+
+
+def site(book: Path) -> str:
+    """Where the book is published, as its settings say."""
+    return re.search(r"^ *baseurl: *(\S+)", (book.parent / "_config.yml").read_text(encoding="utf-8"), re.M)[1]
+
+
+def cited(keys: str, in_text: bool, references: str) -> str:
+    """Papers by their keys in a BibTeX file: "(Ho et al., 2020)", or, as a part of the sentence, "Ho et al. (2020)"."""
+    said = []
+    for key in keys.split(","):
+        entry = re.search(rf"^@\w+\{{{re.escape(key.strip())},\n(.*?)^\}}", references, re.M | re.S)[1]
+        authors, year = (re.search(rf"^ *{field} *= *\{{(.*)\}},?$", entry, re.M)[1] for field in ("author", "year"))
+        *others, last = [author.split(",")[0].strip("{}") for author in authors.split(" and ")]
+        who = f"{others[0]} et al." if len(others) > 2 else f"{', '.join(others)} & {last}" if others else last
+        said.append(f"{who} ({year})" if in_text else f"{who}, {year}")
+    return ", ".join(said) if in_text else f"({'; '.join(said)})"
+
+
 def write_course(out: Path, book: Path = BOOK) -> list[Path]:
     """Write both versions of every chapter under ``out``; returns the files written.
 
@@ -62,6 +88,9 @@ def write_course(out: Path, book: Path = BOOK) -> list[Path]:
         raise NoPropError(f"expected the chapters in {book}, found none: run it in a checkout of the book")
     for path in chapters:
         chapter = nbformat.read(path, as_version=4)
+        for cell in chapter.cells:
+            if cell.cell_type == "markdown":
+                cell.source = away_from_home(cell.source, book)
         for kind, made in (("student", student(chapter)), ("instructor", instructor(chapter))):
             target = out / kind / path.name
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The reader's own answers to the book's exercises, checked: ``check("1.1", answer)`` in a cell under the exercise.
 
-Answers are numbers, or lists of numbers, and count as right within a tolerance that the exercise states. They stand in
-``answers.py``, away from the page; every solution in the book ends with the same check.
+Answers are numbers, or lists of numbers. They stand in ``answers.py``, away from the page, each with the tolerance within which
+it counts as right; some exercises state theirs. Solutions that compute an answer end with the same check.
 """
 
 import torch
