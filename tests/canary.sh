@@ -3,7 +3,7 @@
 # them is known to break: jupyter-book 2 is another program, and newer themes draw a second search box.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-export OMP_NUM_THREADS=2
+export OMP_NUM_THREADS=2 NOPROP_CLAIMS=1
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 

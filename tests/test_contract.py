@@ -4,6 +4,7 @@ A chapter is a notebook whose name begins with its number. Cells are told apart 
 its output shown, ``hide-cell`` a folded solution, ``remove-cell`` what only Colab and CI need.
 """
 
+import ast
 import re
 import statistics
 from pathlib import Path
@@ -41,6 +42,15 @@ def prose(path):
 
 def number_of(path):
     return int(path.name[:2])
+
+
+def claimed_nowhere(source):
+    """The asserts of a cell that stand outside ``with claims():``, which would stop a reader who changed a number."""
+    tree = ast.parse(source)
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.With)]
+    held = [block for block in blocks if "claims()" in [ast.unparse(item.context_expr) for item in block.items]]
+    inside = {node for block in held for node in ast.walk(block)}
+    return [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Assert) and node not in inside]
 
 
 @each_chapter
@@ -90,6 +100,28 @@ def test_what_is_folded_is_folded_in_notebooks_too(path):
 def test_imports_plots_and_checks_are_folded(path):
     for cell in visible(path):
         assert not re.search(r"^(import|from) |\bplt\.|^\s*assert ", cell.source, re.M), cell.source
+
+
+@pytest.mark.parametrize("path", [*CHAPTERS, LEDGER], ids=lambda path: path.stem)
+def test_checks_are_hidden_and_let_readers_change_what_they_like(path):
+    for cell in cells_of(path, "code"):
+        if any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(cell.source))):
+            assert "remove-cell" in tags(cell) and cell.source.startswith("# @title Check"), cell.source
+            assert claimed_nowhere(cell.source) == [], cell.source
+            assert cell.outputs == []  # nor a line that says they do not hold
+
+
+@pytest.mark.parametrize(
+    "source, found",
+    [
+        ("with claims():\n    for x in y:\n        assert x\nassert a", ["assert a"]),
+        ("with open(f), claims():\n    assert a", []),
+        ("with claims:\n    assert a", ["assert a"]),
+        ("def f():\n    assert a", ["assert a"]),
+    ],
+)
+def test_an_assert_outside_of_claims_is_found(source, found):
+    assert claimed_nowhere(source) == found
 
 
 @each_chapter
