@@ -537,6 +537,94 @@ def test_drawing_by_touch_on_a_phone_without_scrolling(open_page):
 
 
 @pytest.mark.built
+def test_a_thumb_hits_every_control(open_page):
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    for control in page.locator("#npt-figure :is(button, input[type=range], .npt-check)").all():
+        box = control.bounding_box()
+        assert box["height"] >= 44 and box["width"] >= 44, control.evaluate("e => e.outerHTML")
+        hit = "(e, at) => e.contains(document.elementFromPoint(...at))"
+        control.scroll_into_view_if_needed()
+        box = control.bounding_box()
+        for share in (0.2, 0.5, 0.8):  # nothing of another control lies over it
+            assert control.evaluate(hit, [box["x"] + box["width"] / 2, box["y"] + share * box["height"]])
+
+
+# While training, a hundred walks are asked for after a pass: from a change until then nothing may be said of them.
+CHANGED_WHILE_TRAINING = """([name, event]) => {
+  const part = name => document.getElementById(`npt-${name}`);
+  window.setTimeout = () => 0;  // no pass comes to its end
+  part("train").click();
+  const said = () => [part("poll-value").textContent, part("poll").ariaLabel];
+  const before = said();
+  if (name === "digit") part(name).value = 7;
+  if (name === "noise") part(name).checked = !part(name).checked;
+  part(name).dispatchEvent(new Event(event));
+  return [before, said()];
+}"""
+
+# The pieces of a pass and its tests, one by one, with another digit after the first or after each: what is said of walks.
+PIECE_BY_PIECE = """restless => {
+  const part = name => document.getElementById(`npt-${name}`), later = [], said = [];
+  let clock = 0;
+  window.setTimeout = work => later.push(work);
+  performance.now = () => clock += 1000;
+  part("train").click();
+  for (let piece = 0; piece < 400; piece++) {
+    later.shift()();
+    said.push(part("poll-value").textContent);
+    if (piece > 0 && !restless) continue;
+    part("digit").value = piece % 10;
+    part("digit").dispatchEvent(new Event("input"));
+  }
+  return said.slice(1);
+}"""
+
+
+def page_with_a_poll(open_page):
+    page = open_page()
+    wait_until(page, "document.getElementById('npt-poll-value').textContent")
+    return page
+
+
+@pytest.mark.built
+@pytest.mark.parametrize(
+    "name, event", [("digit", "input"), ("misread", "click"), ("clear", "click"), ("fit", "click"), ("noise", "change")]
+)
+def test_what_walks_of_one_digit_said_does_not_stand_below_another(open_page, name, event):
+    (said, bars), after = page_with_a_poll(open_page).evaluate(CHANGED_WHILE_TRAINING, [name, event])
+    assert said.startswith("Of 100 walks") and " end at " in bars
+    assert after == ["", "not yet walked"]
+
+
+@pytest.mark.built
+def test_walks_that_end_after_the_digit_has_changed_are_not_told(open_page):
+    assert set(page_with_a_poll(open_page).evaluate(PIECE_BY_PIECE, True)) == {""}
+    assert page_with_a_poll(open_page).evaluate(PIECE_BY_PIECE, False)[-1].startswith("Of 100 walks")
+
+
+@pytest.mark.built
+def test_accuracies_with_and_without_noise_are_two_curves(open_page):
+    page = open_page()
+    passes = "[...document.getElementById('npt-curve').ariaLabel.matchAll(/after pass (\\d+)/g)].map(found => Number(found[1]))"
+    train_a_little(page)
+    with_noise = page.evaluate(passes)
+    noisy = page.get_attribute("#npt-curve", "aria-label")
+    assert with_noise == list(range(len(with_noise)))
+    page.uncheck("#npt-noise")
+    wait_until(page, f"{passes}.length === 1")  # tested as it is, and nothing from before
+    quiet = page.get_attribute("#npt-curve", "aria-label")
+    assert page.evaluate(passes) == with_noise[-1:] and quiet != noisy
+    assert page.eval_on_selector("#npt-curve polyline", "line => line.getTotalLength() === 0 && line.points.length === 2")
+    page.click("#npt-train")
+    wait_until(page, f"{passes}.length === 3")
+    page.check("#npt-noise")
+    assert page.get_attribute("#npt-curve", "aria-label").startswith(noisy)  # as it was, and no pass that nobody tested
+    assert set(page.evaluate(passes)) <= {*with_noise, *range(with_noise[-1] + 3, 11)}
+    status_says(page, "^Trained")
+    assert page.evaluate(passes)[-1] == 10
+
+
+@pytest.mark.built
 def test_picking_digits_and_misread_ones(open_page, digits):
     page = open_page()
     press_on_slider(page, "digit", "ArrowRight", times=2)
