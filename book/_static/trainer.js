@@ -431,7 +431,7 @@ const NoPropTrainer = (() => {
   // --- The page: what it holds, and what happens when something changes --------------------------------------------------
 
   const LEARNING_RATES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
-  const PASSES = 10; // of one lesson: what a press of the button trains at most
+  const PASSES = 30; // of one lesson: what a press of the button trains at most
   const WALKS = 100;
   const WALK_MS = 2500; // for all layers together
 
