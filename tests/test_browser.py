@@ -128,8 +128,9 @@ PAPER = """() => {
   return {
     titles: [...document.querySelectorAll("h1")].filter(e => e.checkVisibility()).length,
     colours: [style("body").backgroundColor, style(".bd-article p").color],
-    shown: [...document.querySelectorAll(".bd-sidebar, .bd-header-article, .prev-next-footer, button, details:not([open])")]
-      .filter(e => e.checkVisibility()).map(e => e.className),
+    shown: [...document.querySelectorAll(`.bd-sidebar, .bd-header-article, .prev-next-footer, button, input, select,
+        details:not([open])`)]
+      .filter(e => e.checkVisibility()).map(e => e.id || e.className || e.outerHTML.slice(0, 60)),
     filters: [...document.querySelectorAll("main img")].map(e => getComputedStyle(e).filter).filter(f => f !== "none"),
     clipped: [...document.querySelectorAll("main pre, main table, main div.math")]
       .filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.textContent.slice(0, 60)),
@@ -365,7 +366,7 @@ def test_focus_shows_on_every_control(browser, bases, name, width):
     page.close()
 
 
-@pytest.mark.parametrize("name", ["book/index", "book/notation", "book/07-what-the-layers-are-for"])
+@pytest.mark.parametrize("name", ["book/index", "book/notation", "book/07-what-the-layers-are-for", "book/train-it-here"])
 def test_a_dark_page_prints_dark_on_white_and_nothing_but_the_text(browser, bases, name):
     page = browser.new_page(color_scheme="dark", viewport={"width": 700, "height": 1000})
     page.goto(f"{bases['disk']}/{name}.html", wait_until="load")

@@ -1,10 +1,12 @@
 """The page that trains in the browser: its mathematics against the package, and the page by mouse, keyboard and touch."""
 
+import io
 import re
 
 import pytest
 import torch
 from conftest import CHROMIUM
+from PIL import Image
 from test_browser import AXE, HTML, ROOT, SERIOUS
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
@@ -17,7 +19,8 @@ from noprop_helpers.schedules import alpha_bar_from_alphas, cosine_alpha_bar, li
 STATIC = ROOT / "book" / "_static"
 PAGE = HTML / "book" / "train-it-here.html"
 SCALE = 16 / 6  # features per ink, as in the script
-LESSON = 10  # passes
+LESSON = 30  # passes
+STEPS = 23 * LESSON  # batches of 64 of the 1,437 digits
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
@@ -190,11 +193,12 @@ def test_noise_is_standard_normal_and_streams_differ(script):
 # --- What the page says -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 5, 7, 10])  # the page's first, and the weakest of twelve: 96.4 %
 def test_ten_layers_read_95_of_100_test_digits_after_one_lesson(script, seed):
-    learn = "([seed, passes]) => accuracyOf(trained(10, 'cosine', seed, passes).model, false)"
-    assert script(learn, [seed, 0]) < 0.3
-    assert script(learn, [seed, LESSON]) >= 0.95
+    learn = "([seed, passes, noise]) => accuracyOf(trained(10, 'cosine', seed, passes).model, noise)"
+    assert script(learn, [seed, 0, True]) < 0.3
+    assert script(learn, [seed, LESSON, True]) >= 0.95
+    assert script(learn, [seed, LESSON, False]) >= 0.95
 
 
 def test_layers_do_not_wait_for_one_another(script):
@@ -222,7 +226,7 @@ def test_one_layer_reads_nearly_as_well_as_ten_and_unlearns_with_the_linear_sche
 
 def test_walks_of_a_misread_digit_split_with_noise_and_agree_without(script):
     shares = script("""() => {
-      const { model } = trained(10, "cosine", 1, 10);
+      const { model } = trained(10, "cosine", 1, 30);
       const answers = drain(NoPropTrainer.testing(model, digits, true));
       const misread = answers.map((_, i) => digits.numTrain + i).filter((i, at) => answers[at] !== digits.labels[i]);
       const share = (i, noise) => Math.max(...drain(NoPropTrainer.polling(model, digits.features[i], noise, 1, 100)));
@@ -240,7 +244,7 @@ def test_small_drawings_fail_and_fill_the_grid_mends_them(script):
         7: [[(7, 4), (25, 4), (14, 29)]],
     }
     read = """drawings => {
-      const { model } = trained(10, "cosine", 1, 10);
+      const { model } = trained(10, "cosine", 1, 30);
       const said = sheet => drain(NoPropTrainer.polling(model, NoPropTrainer.featuresOf(sheet), true, 1, 100));
       return drawings.map(strokes => {
         const sheet = NoPropTrainer.blankSheet();
@@ -348,24 +352,21 @@ def next_frame(page):
 
 
 @pytest.mark.built
-def test_training_from_the_button_ends_above_95_and_says_so(open_page):
+def test_training_from_the_button_ends_above_95_and_says_so(open_page, script):
     page = open_page()
     before = percent_right(page)
-    page.uncheck("#npt-noise")
     page.click("#npt-train")
     assert page.inner_text("#npt-train") == "Stop"
     said = status_says(page, "^Trained")
-    assert "230 steps of every layer, 10 passes" in said and f"{percent_right(page)} % right" in said
+    assert f"{STEPS} steps of every layer, {LESSON} passes" in said and f"{percent_right(page)} % right" in said
     assert before < 30 and percent_right(page) >= 95
+    # What the tests above train is what the page trains.
+    learned = script("passes => accuracyOf(trained(10, 'cosine', 1, passes).model, true)", LESSON)
+    assert percent_right(page) == round(100 * learned, 1)
     assert page.get_attribute("#npt-status", "aria-live") == "polite"
     count = "all => all.map(e => e.getAttribute('points').split(' ').length)"
     # The accuracy, which is known before the first pass, too, and every layer's loss.
-    assert page.eval_on_selector_all("#npt-figure polyline", count) == [11] + [10] * 10
-    quiet = page.get_attribute("#npt-curve", "aria-label")
-    page.check("#npt-noise")  # tested anew, with noise
-    wait_until(page, "before => document.getElementById('npt-curve').ariaLabel !== before", quiet)
-    page.uncheck("#npt-noise")
-    wait_until(page, "before => document.getElementById('npt-curve').ariaLabel === before", quiet)
+    assert page.eval_on_selector_all("#npt-figure polyline", count) == [LESSON + 1] + [LESSON] * 10
 
 
 @pytest.mark.built
@@ -406,12 +407,12 @@ def test_stop_leaves_the_page_idle_and_go_on_continues(open_page):
         page.wait_for_timeout(20)
     page.click("#npt-train")
     stopped_at = steps_made(page)
-    assert page.inner_text("#npt-train") == "Go on" and 0 < stopped_at < 230
+    assert page.inner_text("#npt-train") == "Go on" and 0 < stopped_at < STEPS
     wait_for_rest(page)
     assert steps_made(page) == stopped_at
     page.click("#npt-train")
     status_says(page, "^Trained")
-    assert steps_made(page) == 230
+    assert steps_made(page) == STEPS
 
 
 @pytest.mark.built
@@ -424,9 +425,9 @@ def test_stopping_changes_nothing_of_what_is_learned(open_page):
             page.wait_for_timeout(20)
             page.click("#npt-train")
             page.click("#npt-train")
-        status_says(page, "^Trained.* 10 passes")
-        wait_until(page, "/after pass 10$/.test(document.getElementById('npt-curve').getAttribute('aria-label'))")  # the next frame
-        scores.append(page.get_attribute("#npt-curve", "aria-label"))
+        wait_until(page, "document.getElementById('npt-curve').ariaLabel.includes('after pass 10')")
+        page.click("#npt-train")
+        scores.append(page.get_attribute("#npt-curve", "aria-label").split(", ")[:11])
     assert scores[0] == scores[1]
 
 
@@ -441,7 +442,7 @@ def test_changes_while_training_start_over_cleanly(open_page):
     page.check("input[value=linear]")
     press_on_slider(page, "rate", "ArrowRight")
     assert page.inner_text("#npt-rate-value") == "0.01"
-    assert "230 steps of every layer, 10 passes" in status_says(page, "^Trained")
+    assert f"{STEPS} steps of every layer, {LESSON} passes" in status_says(page, "^Trained")
     assert percent_right(page) >= 90
     press_on_slider(page, "steps", "End")
     status_says(page, r"^20 layers with random weights: \d")
@@ -537,6 +538,93 @@ def test_drawing_by_touch_on_a_phone_without_scrolling(open_page):
 
 
 @pytest.mark.built
+def test_a_thumb_hits_every_control(open_page):
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    for control in page.locator("#npt-figure :is(button, input[type=range], .npt-check)").all():
+        box = control.bounding_box()
+        assert box["height"] >= 44 and box["width"] >= 44, control.evaluate("e => e.outerHTML")
+        hit = "(e, at) => e.contains(document.elementFromPoint(...at))"
+        control.scroll_into_view_if_needed()
+        box = control.bounding_box()
+        for share in (0.2, 0.5, 0.8):  # nothing of another control lies over it
+            assert control.evaluate(hit, [box["x"] + box["width"] / 2, box["y"] + share * box["height"]])
+
+
+# While training, a hundred walks are asked for after a pass: from a change until then nothing may be said of them.
+CHANGED_WHILE_TRAINING = """([name, event]) => {
+  const part = name => document.getElementById(`npt-${name}`);
+  window.setTimeout = () => 0;  // no pass comes to its end
+  part("train").click();
+  const said = () => [part("poll-value").textContent, part("poll").ariaLabel];
+  const before = said();
+  if (name === "digit") part(name).value = 7;
+  if (name === "noise") part(name).checked = !part(name).checked;
+  part(name).dispatchEvent(new Event(event));
+  return [before, said()];
+}"""
+
+# The pieces of a pass and its tests, one by one, with another digit after the first or after each: what is said of walks.
+PIECE_BY_PIECE = """restless => {
+  const part = name => document.getElementById(`npt-${name}`), later = [], said = [];
+  let clock = 0;
+  window.setTimeout = work => later.push(work);
+  performance.now = () => clock += 1000;
+  part("train").click();
+  for (let piece = 0; piece < 400; piece++) {
+    later.shift()();
+    said.push(part("poll-value").textContent);
+    if (piece > 0 && !restless) continue;
+    part("digit").value = piece % 10;
+    part("digit").dispatchEvent(new Event("input"));
+  }
+  return said.slice(1);
+}"""
+
+
+def page_with_a_poll(open_page):
+    page = open_page()
+    wait_until(page, "document.getElementById('npt-poll-value').textContent")
+    return page
+
+
+@pytest.mark.built
+@pytest.mark.parametrize(
+    "name, event", [("digit", "input"), ("misread", "click"), ("clear", "click"), ("fit", "click"), ("noise", "change")]
+)
+def test_what_walks_of_one_digit_said_does_not_stand_below_another(open_page, name, event):
+    (said, bars), after = page_with_a_poll(open_page).evaluate(CHANGED_WHILE_TRAINING, [name, event])
+    assert said.startswith("Of 100 walks") and " end at " in bars
+    assert after == ["", "not yet walked"]
+
+
+@pytest.mark.built
+def test_walks_that_end_after_the_digit_has_changed_are_not_told(open_page):
+    assert set(page_with_a_poll(open_page).evaluate(PIECE_BY_PIECE, True)) == {""}
+    assert page_with_a_poll(open_page).evaluate(PIECE_BY_PIECE, False)[-1].startswith("Of 100 walks")
+
+
+@pytest.mark.built
+def test_accuracies_with_and_without_noise_are_two_curves(open_page):
+    page = open_page()
+    passes = "[...document.getElementById('npt-curve').ariaLabel.matchAll(/after pass (\\d+)/g)].map(found => Number(found[1]))"
+    train_a_little(page)
+    with_noise = page.evaluate(passes)
+    noisy = page.get_attribute("#npt-curve", "aria-label")
+    assert with_noise == list(range(len(with_noise)))
+    page.uncheck("#npt-noise")
+    wait_until(page, f"{passes}.length === 1")  # tested as it is, and nothing from before
+    quiet = page.get_attribute("#npt-curve", "aria-label")
+    assert page.evaluate(passes) == with_noise[-1:] and quiet != noisy
+    assert page.eval_on_selector("#npt-curve polyline", "line => line.getTotalLength() === 0 && line.points.length === 2")
+    page.click("#npt-train")
+    wait_until(page, f"{passes}.length === 3")
+    page.check("#npt-noise")
+    assert page.get_attribute("#npt-curve", "aria-label").startswith(noisy)  # as it was, and no pass that nobody tested
+    wait_until(page, f"{passes}.at(-1) > {with_noise[-1] + 2}")
+    assert not {with_noise[-1] + 1, with_noise[-1] + 2} & set(page.evaluate(passes))
+
+
+@pytest.mark.built
 def test_picking_digits_and_misread_ones(open_page, digits):
     page = open_page()
     press_on_slider(page, "digit", "ArrowRight", times=2)
@@ -562,6 +650,27 @@ def test_trained_and_walked_it_is_readable_and_narrow_enough(open_page, mode, wi
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     outside = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible').length"
     assert page.eval_on_selector_all("#npt-figure *", outside) == 0
+
+
+def light(page, selector: str) -> Tensor:
+    """[height, width] of what is seen of an element, 0 (black) to 255."""
+    seen = Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("L")
+    return torch.frombuffer(bytearray(seen.tobytes()), dtype=torch.uint8).view(seen.height, seen.width).float()
+
+
+@pytest.mark.built
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_digit_and_bars_are_seen_in_colours_that_the_reader_chose(open_page, digits, mode):
+    page = open_page(forced_colors="active", color_scheme=mode)
+    page.add_style_tag(content="* { transition: none !important }")
+    wait_until(page, "document.getElementById('npt-poll-value').textContent")
+    grid, side = light(page, "#npt-grid"), page.locator("#npt-grid").bounding_box()["width"] / 8
+    middles = [int(side * (i + 0.5)) for i in range(8)]
+    ink = (grid[middles][:, middles] - (255 if mode == "light" else 0)).abs() / 255
+    assert (ink - digits.test_images[0, 0]).abs().max() < 0.1
+    for bars in ("#npt-poll", "#npt-rows li:first-child .npt-state", "#npt-rows li:first-child .npt-belief"):
+        seen = light(page, bars)
+        assert (seen[:-2] - seen[0, -1]).abs().max() > 60, bars  # without the line on which they stand
 
 
 @pytest.mark.built

@@ -1,6 +1,7 @@
 """The interactive figures: what Python draws of them, and what their scripts do in a browser, without any other host."""
 
 import html.parser
+import io
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import CHROMIUM
+from PIL import Image
 
 from noprop_helpers.lab.records import read_record
 from noprop_helpers.lab.widgets import film, frame, predictions, schedule
@@ -478,6 +480,35 @@ def test_readable_in_light_and_dark(show, scheme, place):
     assert back == ("rgb(255, 255, 255)" if (scheme if place == "bare" else place) == "light" else "rgb(20, 24, 29)")
     blue = page.evaluate("getComputedStyle(document.querySelector('.nph-marked')).fill")
     assert (blue == "rgb(31, 106, 165)") == (back == "rgb(255, 255, 255)")
+
+
+def paper_and_ink(target, edge):
+    """The commonest colour of what is seen of an element without its edge, [3], and how far from it any other is."""
+    seen = Image.open(io.BytesIO(target.screenshot())).convert("RGB")
+    seen = seen.crop((edge, edge, seen.width - edge, seen.height - edge))
+    counts = sorted(seen.getcolors(seen.width * seen.height))
+    paper = torch.tensor(counts[-1][1])
+    return paper, max((torch.tensor(colour) - paper).abs().sum() for _, colour in counts)
+
+
+@in_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name, choices", [("walk", ".nph-picks button"), ("walk", ".nph-toggle label"), ("sudoku", ".nph-toggle label")])
+def test_what_is_chosen_stands_out_in_colours_that_the_reader_chose(show, scheme, name, choices):
+    """Forced colours take away shadows and backgrounds."""
+    page = show(FIGURES[name](), forced_colors="active", color_scheme=scheme)
+    page.add_style_tag(content="* { transition: none !important }")
+    papers, inks = zip(*(paper_and_ink(choice, 6) for choice in page.locator(choices).all()))
+    assert min(inks) > 300  # digit or writing can be read
+    assert all((paper - papers[0]).abs().sum() > 100 for paper in papers[1:])
+
+
+@in_browser
+@pytest.mark.parametrize("name, writing", [("sudoku", ".nph-given"), ("sudoku", ".nph-open"), ("walk", ".nph-small")])
+def test_writing_is_read_in_colours_that_the_reader_chose(show, name, writing):
+    """White on black, though the book's own switch says light."""
+    page = show(FIGURES[name](), head=THEME, mode=' data-theme="light"', forced_colors="active", color_scheme="dark")
+    assert paper_and_ink(page.locator(writing).first, 1)[1] > 350
 
 
 @in_browser

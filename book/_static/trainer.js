@@ -431,7 +431,7 @@ const NoPropTrainer = (() => {
   // --- The page: what it holds, and what happens when something changes --------------------------------------------------
 
   const LEARNING_RATES = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
-  const PASSES = 10; // of one lesson: what a press of the button trains at most
+  const PASSES = 30; // of one lesson: what a press of the button trains at most
   const WALKS = 100;
   const WALK_MS = 2500; // for all layers together
 
@@ -439,7 +439,7 @@ const NoPropTrainer = (() => {
 
   function start() {
     const digits = unpackDigits(NoPropTrainer.packedDigits);
-    const page = { digits, seed: 1, walkSeed: 1, cell: 0 };
+    const page = { digits, seed: 1, walkSeed: 1, cell: 0, questions: 0 };
     buildFrame(page);
     listen(page);
     startOver(page);
@@ -464,7 +464,8 @@ const NoPropTrainer = (() => {
     const { numSteps, schedule, learningRate } = settings();
     const model = newModel({ numSteps, schedule, seed: page.seed });
     Object.assign(page, { model, training: training(model, page.digits, learningRate), lesson: null, answers: null });
-    Object.assign(page, { phase: "untrained", losses: [], accuracies: [], milliseconds: 0 });
+    Object.assign(page, { phase: "untrained", losses: [], milliseconds: 0 });
+    page.accuracies = { noisy: [], quiet: [] }; // after so many passes, with noise in the walk and without
     buildRows(page);
     showLayersWalked(page, numSteps);
     if (wasTraining) goOn(page);
@@ -492,15 +493,31 @@ const NoPropTrainer = (() => {
   }
 
   function* marking(page) {
+    const accuracies = accuraciesOf(page);
     page.answers = yield* testing(page.model, page.digits, settings().noise);
-    page.accuracies[page.losses.length] = accuracy(page.digits, page.answers);
+    accuracies[page.losses.length] = accuracy(page.digits, page.answers);
     redraw(page);
     yield* asking(page);
   }
 
+  // Two measures, and a curve for each: the one in view is of the walk that is in view.
+  function accuraciesOf({ accuracies }) {
+    return settings().noise ? accuracies.noisy : accuracies.quiet;
+  }
+
   // A hundred walks of the digit in view.
   function* asking(page) {
-    showPoll(page, yield* polling(page.model, featuresOf(page.sheet), settings().noise, page.walkSeed, WALKS));
+    const question = page.questions;
+    const counts = yield* polling(page.model, featuresOf(page.sheet), settings().noise, page.walkSeed, WALKS);
+    if (question === page.questions) showPoll(page, counts);
+  }
+
+  // What the walks have said, they said of another digit, or walking another way.
+  function forgetPoll(page) {
+    page.questions += 1;
+    showBars(part("poll"), null, {}, "not yet walked");
+    setText(part("poll-value"), "");
+    redraw(page);
   }
 
   function goOn(page) {
@@ -567,14 +584,14 @@ const NoPropTrainer = (() => {
     page.digit = digit;
     page.truth = page.digits.labels[page.digits.numTrain + digit];
     page.sheet = sheetOf(page.digits.features[page.digits.numTrain + digit]);
-    redraw(page);
+    forgetPoll(page);
   }
 
   // From now on nobody but the reader knows what it shows.
   function draw(page, change) {
     page.truth = null;
     change(page.sheet);
-    redraw(page);
+    forgetPoll(page);
   }
 
   function misread(page) {
@@ -596,7 +613,8 @@ const NoPropTrainer = (() => {
     for (const name of ["steps", "rate", "schedule"]) on(name, "change", () => startOver(page));
     on("noise", "change", () => {
       if (page.phase !== "training") test(page);
-      redraw(page);
+      showStatus(page);
+      forgetPoll(page);
     });
     on("again", "click", () => walkAgain(page));
     on("walked", "input", () => showLayersWalked(page, Number(part("walked").value)));
@@ -831,7 +849,8 @@ const NoPropTrainer = (() => {
   }
 
   function setCurve(target, points, label) {
-    target.querySelector("polyline").setAttribute("points", points.map((point) => point.join(",")).join(" "));
+    const line = points.length === 1 ? [points[0], points[0]] : points; // a line from a point to itself is a dot
+    target.querySelector("polyline").setAttribute("points", line.map((point) => point.join(",")).join(" "));
     target.setAttribute("aria-label", label);
   }
 
@@ -842,7 +861,7 @@ const NoPropTrainer = (() => {
   }
 
   function showTraining(page) {
-    const { losses, accuracies } = page;
+    const { losses } = page;
     const across = (pass) => (100 * pass) / Math.max(PASSES, losses.length);
     for (const { t, loss } of page.rows) {
       const own = losses.map((pass) => pass[t - 1]);
@@ -850,9 +869,10 @@ const NoPropTrainer = (() => {
       const words = first ? `loss of layer ${t}: first ${first}, now ${own.at(-1).toFixed(3)}` : "not yet trained";
       setCurve(loss, own.map((value, i) => [across(i + 1), lossHeight(value)]), words);
     }
-    const words = accuracies.map((share, pass) => `${percent(share)} after pass ${pass}`).join(", ");
-    setCurve(part("curve"), accuracies.map((share, pass) => [across(pass), 100 - 100 * share]), words || "not yet tested");
-    setText(part("accuracy"), accuracies.length > 0 ? percent(accuracies.at(-1)) : "\u2013");
+    const tested = Object.entries(accuraciesOf(page)); // not after every pass, where the noise was switched on or off between
+    const words = tested.map(([pass, share]) => `${percent(share)} after pass ${pass}`).join(", ");
+    setCurve(part("curve"), tested.map(([pass, share]) => [across(pass), 100 - 100 * share]), words || "not yet tested");
+    setText(part("accuracy"), tested.length > 0 ? percent(tested.at(-1)[1]) : "\u2013");
   }
 
   const BUTTON = { untrained: "Train", training: "Stop", stopped: "Go on", trained: "Go on" };
@@ -861,7 +881,8 @@ const NoPropTrainer = (() => {
   function showStatus(page) {
     showTraining(page);
     const layers = counted(page.model.numSteps, "layer", "layers");
-    const right = page.accuracies.length > 0 ? `${percent(page.accuracies.at(-1))} right` : "not yet tested";
+    const share = accuraciesOf(page).at(-1);
+    const right = share === undefined ? "not yet tested" : `${percent(share)} right`;
     const steps = counted(page.model.layers[0].adam.steps, "step", "steps");
     const soFar = `${steps} of every layer, ${counted(page.losses.length, "pass", "passes")}: ${right}.`;
     const seconds = (page.milliseconds / 1000).toFixed(1);
