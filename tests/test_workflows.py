@@ -53,6 +53,16 @@ def test_no_job_keeps_credentials_and_none_pastes_text_of_others_into_a_shell(pa
             assert "${{" not in step.get("run", ""), step
 
 
+def test_what_is_published_is_the_archive_that_was_opened_and_checked():
+    steps = jobs_of(ROOT / ".github/workflows/book.yml")["test"]["steps"]
+    (checked,) = [i for i, step in enumerate(steps) if "tests/archive.py" in step.get("run", "")]
+    (kept,) = [i for i, step in enumerate(steps) if "upload-artifact" in step.get("uses", "")]
+    (published,) = [i for i, step in enumerate(steps) if "upload-pages-artifact" in step.get("uses", "")]
+    *_, archive, opened = steps[checked]["run"].split()
+    assert checked < kept < published
+    assert (steps[kept]["with"]["path"], steps[published]["with"]["path"]) == (archive, opened)
+
+
 def test_every_python_that_the_package_allows_is_tried():
     oldest = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text()).group(1)
     tried = jobs_of(ROOT / ".github/workflows/book.yml")["python"]["strategy"]["matrix"]["python"]
