@@ -69,6 +69,12 @@ def test_every_python_that_the_package_allows_is_tried():
     assert tried == [f"3.{minor}" for minor in range(int(oldest), 15)]
 
 
+def test_variables_that_workflows_ask_for_are_explained():
+    for path in WORKFLOWS:
+        for name in set(re.findall(r"\bvars\.(\w+)", path.read_text())):
+            assert f"`{name}`" in (ROOT / "CONTRIBUTING.md").read_text(), name
+
+
 def test_scripts_that_workflows_run_are_there():
     for path in WORKFLOWS:
         for name in set(re.findall(r"(?:tests|\.ci)/[\w.]+", path.read_text())):
