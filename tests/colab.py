@@ -1,10 +1,14 @@
-"""Chapters as Colab runs them: ``python tests/colab.py`` runs all, from an empty folder each, in whatever Python it is given.
+"""Notebooks as Colab runs them: ``python tests/colab.py`` runs all, from an empty folder each, in whatever Python it is given.
 
-The kernel finds ``google.colab`` loaded, and nothing of this checkout: the chapter's first cell fetches the book. Needs nbclient,
-ipykernel and git; Colab's own image has the rest.
+The kernel finds ``google.colab`` loaded, and nothing of this checkout: the notebook's first cell fetches the book. What a cell says
+must be what is stored, as nbval has it: times and devices aside, and cells that say so. Needs nbclient, ipykernel and git; Colab's
+own image has the rest.
 """
 
+import configparser
 import os
+import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,6 +17,8 @@ from nbclient import NotebookClient
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 FIRST = (BOOK / "first_cell.py").read_text()
+NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))  # each page has a button that opens it on Colab
+NOT_COMPARED = {"nbval-ignore-output", "nbval-skip"}
 
 
 def imitate(folder: Path) -> str:
@@ -36,10 +42,35 @@ def on_colab(path, content):
     return book
 
 
-if __name__ == "__main__":
+def said(cell):
+    """What a cell prints and its tables, without times and devices."""
+    outputs = [o.text if o.output_type == "stream" else o.get("data", {}).get("text/markdown", "") for o in cell.get("outputs", [])]
+    text = "".join(outputs)
+    rules = configparser.RawConfigParser()
+    rules.read(Path(__file__).with_name("nbval_sanitize.cfg"))
+    for name in rules.sections():
+        text = re.sub(rules[name]["regex"], rules[name]["replace"], text)
+    return text
+
+
+def differences(stored, run):
+    """Cells that say something else than what is stored: their code, what is stored, and what they say now."""
+    pairs = [(old, new) for old, new in zip(stored.cells, run.cells) if not NOT_COMPARED & set(old.metadata.get("tags", []))]
+    return [f"{old.source}\n- {said(old)}\n+ {said(new)}" for old, new in pairs if said(old) != said(new)]
+
+
+def main():
+    """Run all notebooks and compare: -> exit code."""
     os.environ["NOPROP_CLAIMS"] = "1"  # what the text says of its numbers has to hold in Colab, too
-    for chapter in sorted(BOOK.glob("[0-9][0-9]-*.ipynb")):
+    wrong = 0
+    for path in NOTEBOOKS:
         with tempfile.TemporaryDirectory() as empty:
             os.environ["PYTHONPATH"] = imitate(Path(empty, "site"))
-            on_colab(chapter, Path(empty))
-        print(chapter.stem, flush=True)
+            found = differences(nbformat.read(path, as_version=4), on_colab(path, Path(empty)))
+        print(path.stem, *found, sep="\n", flush=True)
+        wrong += len(found)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,8 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from colab import FIRST, imitate, on_colab
+from colab import FIRST, NOTEBOOKS, differences, imitate, on_colab
+from conftest import pages_of
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -64,8 +65,39 @@ def printed(book):
 def test_a_chapter_runs_from_its_own_first_cell_and_prints_what_is_stored(colab, chapter):
     path = ROOT / "book" / f"{chapter}.ipynb"
     package = colab / "noprop-book" / "noprop_helpers" / "__init__.py"
-    assert printed(on_colab(path, colab)) == printed(nbformat.read(path, as_version=4)) + f"{package}\n"
+    stored, run = nbformat.read(path, as_version=4), on_colab(path, colab)
+    assert printed(run) == printed(stored) + f"{package}\n" and differences(stored, run) == []
     assert os.listdir(colab) == ["noprop-book"]
+
+
+# --- What the weekly job compares ---
+
+
+def test_every_notebook_with_a_button_is_run():
+    pages = pages_of(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+    assert [path.stem for path in NOTEBOOKS] == sorted(Path(page).name for page in pages if (ROOT / f"{page}.ipynb").exists())
+    assert "records-ledger" in [path.stem for path in NOTEBOOKS]
+
+
+def notebook(*cells):
+    """A notebook of cells, (output's text, tags...)."""
+    made = [nbformat.v4.new_code_cell("code", metadata={"tags": tags}, outputs=[output]) for output, *tags in cells]
+    return nbformat.v4.new_notebook(cells=made)
+
+
+def test_what_a_cell_says_is_compared_with_what_is_stored():
+    def text(words):
+        return nbformat.v4.new_output("stream", text=words)
+
+    def table(words):
+        return nbformat.v4.new_output("execute_result", data={"text/markdown": words})
+
+    stored = notebook([text("acc 0.98\n")], [table("| 1 |")], [text("3 ms on cpu")], [text("mine"), "nbval-ignore-output"])
+    same = notebook([text("acc 0.98\n")], [table("| 1 |")], [text("5 s on cuda:0")], [text("yours"), "nbval-ignore-output"])
+    other = notebook([text("acc 0.97\n")], [table("| 2 |")], [text("3 ms on cpu, no")], [text("mine")])
+    assert differences(stored, same) == []
+    assert differences(stored, other)[:2] == ["code\n- acc 0.98\n\n+ acc 0.97\n", "code\n- | 1 |\n+ | 2 |"]
+    assert len(differences(stored, other)) == 3
 
 
 # --- Notebook and package of one commit ---

@@ -53,10 +53,26 @@ def test_no_job_keeps_credentials_and_none_pastes_text_of_others_into_a_shell(pa
             assert "${{" not in step.get("run", ""), step
 
 
+def test_what_is_published_is_the_archive_that_was_opened_and_checked():
+    steps = jobs_of(ROOT / ".github/workflows/book.yml")["test"]["steps"]
+    (checked,) = [i for i, step in enumerate(steps) if "tests/archive.py" in step.get("run", "")]
+    (kept,) = [i for i, step in enumerate(steps) if "upload-artifact" in step.get("uses", "")]
+    (published,) = [i for i, step in enumerate(steps) if "upload-pages-artifact" in step.get("uses", "")]
+    *_, archive, opened = steps[checked]["run"].split()
+    assert checked < kept < published
+    assert (steps[kept]["with"]["path"], steps[published]["with"]["path"]) == (archive, opened)
+
+
 def test_every_python_that_the_package_allows_is_tried():
     oldest = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text()).group(1)
     tried = jobs_of(ROOT / ".github/workflows/book.yml")["python"]["strategy"]["matrix"]["python"]
     assert tried == [f"3.{minor}" for minor in range(int(oldest), 15)]
+
+
+def test_variables_that_workflows_ask_for_are_explained():
+    for path in WORKFLOWS:
+        for name in set(re.findall(r"\bvars\.(\w+)", path.read_text())):
+            assert f"`{name}`" in (ROOT / "CONTRIBUTING.md").read_text(), name
 
 
 def test_scripts_that_workflows_run_are_there():
