@@ -1,6 +1,9 @@
 """``claims()``: an error where the book is checked, a line where it is read."""
 
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +12,14 @@ from noprop_helpers.lab.claims import claims
 
 def test_pytest_checks_the_book():
     assert os.environ["NOPROP_CLAIMS"]
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="this system has no make")
+def test_make_checks_the_book_for_whatever_it_starts(monkeypatch):
+    monkeypatch.delenv("NOPROP_CLAIMS")
+    rule = ["--eval", "told: ; @echo claims: $$NOPROP_CLAIMS", "told"]
+    told = subprocess.run(["make", *rule], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert "claims: 1\n" in told.stdout
 
 
 def test_a_claim_that_fails_fails_the_check(capsys):
