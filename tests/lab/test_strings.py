@@ -103,6 +103,24 @@ def test_what_is_possible_against_counting_it():
     assert (product["0"], product["1"]) == pytest.approx((-7 * math.log(7), -6 * math.log(7)))
 
 
+def test_what_coherence_can_be_worth():
+    """Eqs. (15.1) and (15.2): no product of answers part by part comes above the marginals' entropies, and what is missing to the
+    joint is the total correlation, five digits' worth of these strings if one is shown or none, and nothing if two are."""
+    found = exact(strings(300, generator()), 2, generator(1))
+    worth = [found["log_likelihood"][shown] - found["best_product"][shown] for shown in "012"]
+    assert worth == pytest.approx([5 * math.log(7), 5 * math.log(7), 0], abs=1e-5)
+
+    p = torch.rand(len(words()), generator=generator(2), dtype=torch.float64)
+    p /= p.sum()  # any other belief about the strings
+    parts = structured.embedded(words(), MODULUS).double()  # [49, 7 * 7]
+    q = (p @ parts).view(LENGTH, MODULUS)
+    once, joint = (q * q.log()).sum(), (p * p.log()).sum()
+    assert (p * (parts @ q.log().flatten())).sum() == pytest.approx(once.item())  # the marginals themselves reach it
+    for seed in range(5):
+        other = torch.rand(q.shape, generator=generator(seed), dtype=q.dtype).softmax(1)
+        assert (p * (parts @ other.log().flatten())).sum() < once < joint
+
+
 def test_perfect_layers_write_words_where_a_perfect_top_layer_alone_does_not():
     found = exact(strings(300, generator()), 20, generator(1))
     assert found["top"]["0"] < 0.05 and found["quiet"]["0"] > 0.9 and found["noisy"]["all"] > 0.99
