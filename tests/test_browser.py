@@ -32,7 +32,7 @@ each_visit = pytest.mark.parametrize("source, name", VISITS)
 # axe-core looks at every element, and at the same question thousands of times over in code and mathematics: of pieces of code
 # and formulas that look alike, and so pass or fail alike, the first stays. The page is of no other use afterwards.
 AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text()
-SERIOUS = """async only => {
+SERIOUS = """async () => {
   const seen = new Set(), again = [];
   for (const e of document.querySelectorAll("pre span, mjx-container")) {
     const { color, fontWeight, width, height } = getComputedStyle(e);
@@ -49,14 +49,17 @@ SERIOUS = """async only => {
     }
   }
   document.querySelectorAll("pre").forEach(e => e.normalize());
-  const options = only ? { runOnly: only } : { rules: { "label-content-name-mismatch": { enabled: true } } };
-  const { violations } = await axe.run(document, { resultTypes: ["violations"], preload: false, ...options });
+  const rules = { "label-content-name-mismatch": { enabled: true } };
+  const { violations } = await axe.run(document, { resultTypes: ["violations"], preload: false, rules });
   return violations.filter(v => ["serious", "critical"].includes(v.impact))
     .flatMap(v => v.nodes.map(n => `${v.id}: ${n.html.slice(0, 120)} ${n.failureSummary.split("\\n").slice(-1)}`));
 }"""
 
-# All rules once, wide and light; dark and on a phone, those that colours and widths decide.
-OF_LOOKS = ["color-contrast", "scrollable-region-focusable", "target-size", "link-in-text-block"]
+LOOKS = [("light", 1400), ("light", 390), ("dark", 390), ("dark", 1400)]
+each_look = pytest.mark.parametrize("mode, width", LOOKS)
+
+# What is folded away is part of a page, too.
+UNFOLD = "document.querySelectorAll('details:not([open])').forEach(fold => { fold.open = true; fold.dataset.unfolded = ''; })"
 
 # Equations and tables that a reader cannot see whole: neither fitting nor scrolling in a box that takes the focus.
 CUT = """() => {
@@ -101,6 +104,17 @@ FACTS = """() => {
   };
 }"""
 
+
+# How many screens down the first picture or interactive figure begins, with folds as a reader finds them; no picture is far.
+FIRST_PICTURE = """() => {
+  const folds = [...document.querySelectorAll("[data-unfolded]")];
+  folds.forEach(fold => { fold.open = false; });
+  const shown = e => e.checkVisibility() && e.getBoundingClientRect().width > 100;
+  const first = [...document.querySelectorAll("main :is(img, .nph)")].find(shown);
+  const screens = first ? (first.getBoundingClientRect().top + scrollY) / innerHeight : 1000;
+  folds.forEach(fold => { fold.open = true; });
+  return screens;
+}"""
 
 # Focus on every control in turn; those on which it does not show.
 UNMARKED = """() => [...document.querySelectorAll("a, button, summary, input, [tabindex='0']")]
@@ -177,28 +191,32 @@ def bases():
 
 @pytest.fixture(scope="module")
 def visit(browser, bases):
-    """visit(source, name) opens a page once and returns what it saw: from disk wide and narrow, light and dark."""
+    """visit(source, name) opens a page once and returns what it saw: from disk wide and narrow, light and dark, unfolded."""
     seen = {}
 
+    def turn(page, mode, width):
+        page.emulate_media(color_scheme=mode)
+        page.wait_for_selector(f"html[data-theme={mode}]")
+        if page.viewport_size["width"] != width:
+            page.set_viewport_size({"width": width, "height": 900 if width == 1400 else 844})
+            page.wait_for_timeout(900)  # page.js marks what scrolls
+
     def look_closely(page):
-        page.wait_for_timeout(500)  # page.js marks what scrolls
-        facts = {"signs": page.evaluate(MISSING_SIGNS), "wide": page.evaluate(CUT)}
-        page.emulate_media(color_scheme="dark")
-        page.wait_for_selector("html[data-theme=dark]")
-        # The theme fades from colour to colour.
-        page.add_style_tag(content="* { transition: none !important }")
+        page.add_style_tag(content="* { transition: none !important }")  # the theme fades from colour to colour
+        page.evaluate(UNFOLD)
+        page.wait_for_timeout(600)
+        facts = {"signs": page.evaluate(MISSING_SIGNS), "first picture": {1400: page.evaluate(FIRST_PICTURE)}}
+        facts["wide"] = page.evaluate(CUT)
+        turn(page, "dark", 390)
         facts["dark background"] = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        page.set_viewport_size({"width": 390, "height": 844})
         facts["phone width"] = page.evaluate("document.documentElement.scrollWidth")
-        page.wait_for_timeout(900)
+        facts["first picture"][390] = page.evaluate(FIRST_PICTURE)
         facts["narrow"] = page.evaluate(CUT)
         page.evaluate(AXE)
-        facts["axe narrow"] = page.evaluate(SERIOUS, OF_LOOKS)
-        page.emulate_media(color_scheme="light")
-        page.wait_for_selector("html[data-theme=light]")
-        page.set_viewport_size({"width": 1400, "height": 900})
-        page.wait_for_timeout(500)
-        return facts | {"axe wide": page.evaluate(SERIOUS, None)}
+        for look in (("dark", 390), ("light", 390), ("light", 1400), ("dark", 1400)):
+            turn(page, *look)
+            facts[f"axe {look}"] = page.evaluate(SERIOUS)
+        return facts
 
     def open_page(source, name):
         base = bases[source]
@@ -315,16 +333,25 @@ def test_nothing_overflows_a_phone(visit, name):
     assert visit("disk", name)["phone width"] <= 390
 
 
+@pytest.mark.parametrize("name", [name for name in PAGES if re.match(r"book/\d", name)])
+def test_a_chapter_shows_something_within_two_screens(visit, name):
+    """The first picture or interactive figure begins there: how many screens down, on a laptop and on a phone."""
+    assert {width: screens < 2 for width, screens in visit("disk", name)["first picture"].items()} == {1400: True, 390: True}
+
+
 @each_page
 def test_dark_mode_is_dark(visit, name):
     assert max(map(int, re.findall(r"\d+", visit("disk", name)["dark background"])[:3])) < 64
+
+
+FITTING = ["book/notation", "book/records-ledger"]  # pages of tables to look things up in
 
 
 @each_page
 def test_equations_fit_a_laptop_and_tables_too_or_scroll(visit, name):
     wide = visit("disk", name)["wide"]
     assert wide["found"] == []
-    assert [line for line in wide["scrolling"] if line.startswith("equation") or name == "book/notation"] == []
+    assert [line for line in wide["scrolling"] if line.startswith("equation") or name in FITTING] == []
 
 
 @each_page
@@ -333,9 +360,19 @@ def test_equations_and_tables_fit_a_phone_or_scroll_within_reach_of_the_keyboard
 
 
 @each_page
-@pytest.mark.parametrize("width", ["wide", "narrow"])
-def test_axe_core_finds_nothing_serious(visit, name, width):
-    assert visit("disk", name)[f"axe {width}"] == []
+@each_look
+def test_axe_core_finds_nothing_serious(visit, mode, width, name):
+    assert visit("disk", name)[f"axe {mode, width}"] == []
+
+
+@each_look
+def test_the_page_for_lost_readers_is_for_every_reader(browser, bases, mode, width):
+    page = browser.new_page(color_scheme=mode, viewport={"width": width, "height": 844})
+    page.goto(f"{bases['disk']}/404.html")
+    page.evaluate(AXE)
+    assert page.evaluate(SERIOUS) == [] and page.evaluate(UNMARKED) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
 
 
 @each_source
@@ -347,6 +384,42 @@ def test_front_door_leads_to_the_landing_page(browser, bases, source):
     page.close()
 
 
+# Of each drawing that is seen: its file, what it is in words, and how wide it is.
+DRAWINGS = """() => {
+  const seen = [...document.querySelectorAll("main img[src$='.svg']")].filter(e => e.checkVisibility());
+  return seen.map(e => [e.getAttribute("src"), e.alt, e.getBoundingClientRect().width]);
+}"""
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 800, 576, 575, 390])
+def test_the_landing_page_draws_once_and_large_enough_to_read(browser, bases, mode, width):
+    page = browser.new_page(color_scheme=mode, viewport={"width": width, "height": 844})
+    page.goto(f"{bases['disk']}/{TOC['root']}.html", wait_until="load")
+    page.wait_for_selector(f"html[data-theme={mode}]")
+    drawings = page.evaluate(DRAWINGS)
+    assert len(drawings) == 2 and len({alt for _, alt, _ in drawings}) == 2
+    for src, _, shown in drawings:
+        assert ("-dark" in src) == (mode == "dark")
+        svg = (HTML / "book" / src).resolve().read_text(encoding="utf-8")
+        drawn = float(re.search(r'viewBox="0 0 (\d+) ', svg)[1])
+        smallest = min(map(float, re.findall(r'font-size="([\d.]+)"', svg)))
+        assert smallest * shown / drawn >= 11, src
+    page.close()
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_without_scripts_drawings_and_figures_are_those_of_a_light_page(browser, bases, mode):
+    context = browser.new_context(java_script_enabled=False, color_scheme=mode)
+    page = context.new_page()
+    page.goto(f"{bases['disk']}/{TOC['root']}.html")
+    assert len(page.evaluate(DRAWINGS)) == 2 and not any("-dark" in src for src, _, _ in page.evaluate(DRAWINGS))
+    page.goto(f"{bases['disk']}/book/04-inference.html")
+    backs = "[document.body, document.querySelector('.nph')].map(e => getComputedStyle(e).backgroundColor)"
+    assert page.evaluate(backs) == ["rgb(255, 255, 255)"] * 2
+    context.close()
+
+
 @each_source
 def test_search_finds_the_chapters(browser, bases, source):
     page = browser.new_page()
@@ -356,11 +429,13 @@ def test_search_finds_the_chapters(browser, bases, source):
     page.close()
 
 
-@pytest.mark.parametrize("name", ["book/index", "book/01-schedule-math"])
-@pytest.mark.parametrize("width", [1400, 390])
-def test_focus_shows_on_every_control(browser, bases, name, width):
-    page = browser.new_page(viewport={"width": width, "height": 900})
+@pytest.mark.parametrize("name", ["book/index", "book/01-schedule-math", "search"])
+@each_look
+def test_focus_shows_on_every_control(browser, bases, name, mode, width):
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=mode)
     page.goto(f"{bases['disk']}/{name}.html", wait_until="load")
+    page.wait_for_selector(f"html[data-theme={mode}]")
+    page.evaluate(UNFOLD)
     page.add_style_tag(content="* { transition: none !important }")
     assert page.evaluate(UNMARKED) == []
     page.close()
@@ -391,7 +466,7 @@ def test_a_lost_reader_finds_the_way_back(browser, bases, address):
     page = browser.new_page()
     page.goto(f"{bases[source]}/{path}")
     assert page.title() == "Page not found - The NoProp Book"
-    page.get_by_role("link").click()
+    page.get_by_role("main").get_by_role("link").click()
     page.wait_for_url(f"{bases[source]}/{TOC['root']}.html")
     page.go_back()
     page.get_by_role("searchbox").fill("noise")

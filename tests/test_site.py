@@ -204,6 +204,11 @@ def test_pages_lose_their_indentation_but_not_that_of_code():
     assert light_site.without_indentation(page) == expected
 
 
+def test_without_scripts_a_page_is_light():
+    page = '<html lang="en" data-theme="auto"><script>theme = "auto"</script>'
+    assert light_site.light_at_first(page) == '<html lang="en" data-theme="light"><script>theme = "auto"</script>'
+
+
 STYLES = """
 html[data-theme="light"] .highlight pre { line-height: 125%; }
 html[data-theme="light"] .highlight .hll { background-color: #fae4c2 }
@@ -285,14 +290,21 @@ def test_the_index_has_a_name_and_a_way_to_it():
 
 
 @pytest.mark.built
+def test_the_page_for_lost_readers_says_what_it_is():
+    text = (HTML / "404.html").read_text(encoding="utf-8")
+    assert re.search('<meta name="description" content="[^"]*The NoProp Book', text)
+
+
+@pytest.mark.built
 def test_no_two_pages_have_one_title_or_one_description():
     heads = [head_of(page) for page in PAGES if page != "book/references"]  # which has no text of its own
     assert len({head["title"] for head in heads}) == len({head["description"] for head in heads}) == len(heads)
 
 
 @pytest.mark.built
-def test_footer_names_licence_and_commit():
-    text = (HTML / f"{TOC['root']}.html").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", [TOC["root"], "404"])
+def test_footer_names_licence_and_commit(page):
+    text = (HTML / f"{page}.html").read_text(encoding="utf-8")
     assert f'{CONFIG["repository"]["url"]}/blob/{CONFIG["repository"]["branch"]}/LICENSE">MIT licence</a>' in text
     assert ("built from commit" in text) == (page_head.commit_of(ROOT) is not None)
 

@@ -400,9 +400,26 @@ def test_by_touch(show, name):
     page.locator(f"[data-do$='-{back}']").tap()
     assert says(page, name) == before
     page.locator(f"[data-do$='-{back}']").tap()  # beyond the end there is nothing, and no error
-    for target in page.locator("button:visible, select, .nph-toggle label").all():
+    for target in page.locator("button:visible, select, .nph-toggle label, input[type=range]").all():
         box = target.bounding_box()
         assert box["height"] >= 30 and box["width"] >= 30
+
+
+@in_browser
+@each_figure
+def test_sliders_by_touch(show, name):
+    page = show(FIGURES[name](), has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844})
+    for target in page.locator("input[type=range], select").all():
+        box = target.bounding_box()
+        assert box["height"] >= 30 and box["width"] >= 30
+    sliders = page.locator("input[type=range]").all()
+    assert sliders
+    for slider in sliders:
+        box, told = slider.bounding_box(), []
+        for share in (0.2, 0.7):
+            slider.tap(position={"x": share * box["width"], "y": box["height"] / 2})
+            told.append((slider.input_value(), slider.get_attribute("aria-valuetext")))
+        assert int(told[0][0]) < int(told[1][0]) and told[0][1] != told[1][1]
 
 
 @in_browser

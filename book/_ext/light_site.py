@@ -199,12 +199,18 @@ def without_plain_signs(page: str, signs: set[str]) -> str:
     return re.sub(r'<div class="highlight">.*?</pre>', lambda code: plain.sub(r"\1", code.group()), page, flags=re.S)
 
 
+def light_at_first(page: str) -> str:
+    """A page that is light until its script has asked for the reader's colours. Where no script runs it stays so, and with
+    it what follows the page: figures, and drawings that come once for light pages and once for dark ones."""
+    return page.replace(' data-theme="auto">', ' data-theme="light">', 1)
+
+
 def slim_pages(site: Path) -> None:
     sheet = site / "_static" / "pygments.css"
     signs = plain_signs(sheet.read_text(encoding="utf-8")) if sheet.exists() else set()
     for page in pages(site):
         text = LEFTOVERS.sub("", page.read_text(encoding="utf-8"))
-        page.write_text(without_indentation(without_plain_signs(text, signs)), encoding="utf-8")
+        page.write_text(light_at_first(without_indentation(without_plain_signs(text, signs))), encoding="utf-8")
 
 
 def sitemap(site: Path, base: str) -> str:

@@ -79,8 +79,9 @@ def sudoku_picture(record: dict) -> str:
 def pictures(static: Path = STATIC) -> dict[str, str]:
     """All that this module writes: file name -> SVG."""
     sudoku = sudoku_picture(read_record("sudoku"))
-    method = (static / "method.svg").read_text(encoding="utf-8")
-    return {"method-dark.svg": darkened(method), "sudoku.svg": sudoku, "sudoku-dark.svg": darkened(sudoku)}
+    drawn = {name: (static / f"{name}.svg").read_text(encoding="utf-8") for name in ("method", "method-narrow")}
+    drawn["sudoku"] = sudoku
+    return {"sudoku.svg": sudoku} | {f"{name}-dark.svg": darkened(svg) for name, svg in drawn.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:

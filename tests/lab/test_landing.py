@@ -8,9 +8,18 @@ from noprop_helpers import NoPropError
 from noprop_helpers.lab.landing import STATIC, darkened, pictures, sudoku_picture
 
 
-@pytest.mark.parametrize("name", ["method-dark.svg", "sudoku.svg", "sudoku-dark.svg"])
+@pytest.mark.parametrize("name", ["method-dark.svg", "method-narrow-dark.svg", "sudoku.svg", "sudoku-dark.svg"])
 def test_stored_pictures_are_what_the_code_draws(name):
     assert (STATIC / name).read_text(encoding="utf-8") == pictures()[name], "run python -m noprop_helpers.lab.landing"
+
+
+def test_the_drawing_for_phones_says_what_the_other_says():
+    wide, narrow = (
+        re.findall(r"<text.*?</text>|<title>.*?</title>", (STATIC / f"{name}.svg").read_text(encoding="utf-8"))
+        for name in ("method", "method-narrow")
+    )
+    words = [[re.sub("<.*?>", "", text) for text in texts] for texts in (wide, narrow)]
+    assert sorted(words[0]) == sorted(words[1])
 
 
 def record_of(*shares):
