@@ -85,8 +85,10 @@ CHANGES = {
         {**layers(1), SCHEDULE: f"alpha_bar = {LINE}", r"Training\(steps=300\)": "Training(steps=2, learning_rate=0.5)"},
     ],
     "08-label-embeddings": [
-        {r"T, few = 10, 5": "T, few = 1, 1", r"passes, learning_rate = 35, 0\.01": "passes, learning_rate = 1, 0.5"},
-        {SCHEDULE: f"alpha_bar = {LINE}"},
+        {
+            r"T, few = 10, 5": "T, few = 1, 1", SCHEDULE: f"alpha_bar = {LINE}",
+            r"passes, learning_rate = 35, 0\.01": "passes, learning_rate = 1, 0.5",
+        },
     ],
     "09-continuous-time": [{r"epochs, learning_rate, profiles = 60, 3e-3": "epochs, learning_rate, profiles = 1, 0.3"}],
     "10-flow-matching": [{r"epochs, learning_rate = 16, 6e-3": "epochs, learning_rate = 1, 0.1"}],
