@@ -80,7 +80,12 @@ def plot_board(ax: Axes, board, values: Tensor, given: Tensor, sure: Tensor, wro
 
 
 def bars(ax: Axes, found: dict[str, dict], color: str) -> None:
-    """Bars of mean fractions in per cent, each with its interval and its number: name -> ``mean_and_standard_error``."""
+    """Bars of mean fractions in per cent, each with its interval and its number: name -> ``mean_and_standard_error``.
+
+    Raises ValueError where there is one run, which has no interval.
+    """
+    if alone := [name for name, one in found.items() if one["interval"] is None]:
+        raise ValueError(f"expected two runs at least, for an interval; {alone[0]!r} has one")
     means, spreads = ([100 * one[key] for one in found.values()] for key in ("mean", "interval"))
     ax.barh(list(found), means, xerr=spreads, color=color, height=0.6, capsize=3)
     for row, (mean, spread) in enumerate(zip(means, spreads)):

@@ -147,6 +147,11 @@ def percent(summary: dict, digits: int = 2) -> str:
 
 
 def points(difference: dict, digits: int = 1) -> str:
-    """What ``paired`` found, in percentage points: the mean, its interval over seeds, that over examples: "+1.6 ± 0.6 ± 0.8"."""
+    """What ``paired`` found, in percentage points: the mean, its interval over seeds, that over examples: "+1.6 ± 0.6 ± 0.8".
+
+    Raises NoPropError for one seed, which has no interval.
+    """
+    if difference["interval"] is None:
+        raise NoPropError("expected the differences of two seeds at least: one has no interval")
     mean, seeds, examples = (100 * difference[key] for key in ("mean", "interval", "sampling"))
     return f"{mean:+.{digits}f} ± {seeds:.{digits}f} ± {examples:.{digits}f}"

@@ -43,6 +43,8 @@ def test_bars_are_as_long_as_the_means_and_carry_their_intervals():
     whiskers = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
     assert whiskers == [pytest.approx([20, 30]), pytest.approx([89, 91])]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "other"] and ax.yaxis_inverted()
+    with pytest.raises(ValueError, match="two runs at least, for an interval; 'c' has one"):
+        plots.bars(ax, {"c": {"mean": 0.5, "interval": None}}, plots.GREEN)
 
 
 def test_the_books_style_has_colours_that_can_be_told_apart():

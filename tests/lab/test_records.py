@@ -182,6 +182,8 @@ def test_what_is_paired_must_be_of_the_same_examples():
 def test_a_paired_difference_in_points_says_both_of_its_errors():
     found = {"mean": 0.0163, "interval": 0.0055, "sampling": 0.0081}
     assert records.points(found) == "+1.6 ± 0.5 ± 0.8" and records.points(found | {"mean": -0.0163}, 2) == "-1.63 ± 0.55 ± 0.81"
+    with pytest.raises(NoPropError, match="two seeds at least"):
+        records.points(found | {"interval": None})
 
 
 def test_flags_are_read_as_they_are_and_a_missing_file_says_how_it_is_made(tmp_path):
