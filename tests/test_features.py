@@ -120,8 +120,8 @@ def test_random_patches_come_from_everywhere_and_from_every_image():
     every = extract_patches(images, 3)  # [3, 28, 9]: more places than numbers in a patch
     taken = module._random_patches(images, 3, 400, generator(1)).view(3, 400, 9)
     for own, drawn in zip(every, taken):
-        distance = torch.cdist(drawn, own)
-        assert distance.min(1).values.max() < 1e-3 and distance.argmin(1).unique().tolist() == list(range(28))
+        distance = (drawn[:, None] - own).norm(dim=2)  # cdist would square first, and round as the processor likes
+        assert distance.min(1).values.max() < 1e-5 and distance.argmin(1).unique().tolist() == list(range(28))
 
 
 def test_filters_are_whitening_directions_and_mean_in_one(monkeypatch):
