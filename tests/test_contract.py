@@ -150,8 +150,13 @@ def test_exercises_are_of_five_kinds_and_numbered(path):
 
 
 @each_chapter
-def test_some_exercises_give_a_hint_and_some_check_an_answer(path):
-    assert "<summary>Hint" in prose(path)
+def test_every_exercise_but_a_project_gives_a_hint(path):
+    asked = [cell.source for cell in cells_of(path, "markdown") if EXERCISE.search(cell.source)]
+    assert [EXERCISE.search(text)[0] for text in asked if "<summary>Hint" not in text and EXERCISE.search(text)[3] != "project"] == []
+
+
+@each_chapter
+def test_some_exercises_check_an_answer(path):
     checked = {name for cell in visible(path) for name in re.findall(r"check\(\"(\d+\.\d+)\"", cell.source)}
     assert len(checked) >= 2
 
