@@ -27,7 +27,7 @@ function start(root, data) {
     var said = "At t = " + t + " of " + (table.length - 1) + ": signal " + Math.sqrt(left).toFixed(3) + ", noise " +
       Math.sqrt(1 - left).toFixed(3) + ", SNR " + (left === 1 ? "infinite" : short(snr(left))) + ".";
     if (t && left === table[t - 1]) return said + " Step " + t + " adds no noise at all.";
-    return said + (t ? " Step " + t + " keeps α = " + (left / table[t - 1]).toFixed(3) + " of the signal's variance." : "");
+    return said + (t ? " Step " + t + " keeps α = " + (left / table[t - 1]).toFixed(3) + " of the signal's square." : "");
   }
   function line(name, values, from, T, y) {
     root.querySelector('[data-line="' + name + '"]').setAttribute("d", values.map(function (v, i) {

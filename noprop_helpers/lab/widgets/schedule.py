@@ -91,7 +91,7 @@ def says(alpha_bar: Tensor, t: int) -> str:
     said = f"At t = {t} of {len(alpha_bar) - 1}: signal {left**0.5:.3f}, noise {(1 - left) ** 0.5:.3f}, SNR {ratio}."
     if t and alpha_bar[t] == alpha_bar[t - 1]:
         return said + f" Step {t} adds no noise at all."
-    return said + (f" Step {t} keeps α = {float(alpha_bar[t] / alpha_bar[t - 1]):.3f} of the signal's variance." if t else "")
+    return said + (f" Step {t} keeps α = {float(alpha_bar[t] / alpha_bar[t - 1]):.3f} of the signal's square." if t else "")
 
 
 def _short(value: float) -> str:
@@ -135,7 +135,7 @@ def _ratio_y(value: float) -> float:
 
 def _fractions(name: str, alpha_bar: Tensor, t: int) -> str:
     T, alphas = len(alpha_bar) - 1, alphas_from_alpha_bar(alpha_bar).tolist()
-    description = "Against time t: the part of the label's variance that is left, ᾱ, and the part that each step keeps, α."
+    description = "Against time t: the part of the label's square that is left, ᾱ, and the part that each step keeps, α."
     return frame.svg(
         "fractions", name, "What is left of the label", description, HEIGHT,
         '<path class="nph-line" d="M2 10h20"/><path class="nph-line nph-dashed" d="M150 10h20"/>',
