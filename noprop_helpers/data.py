@@ -12,6 +12,7 @@ expected, what was there, and what to do; other data never take its place.
 import contextlib
 import gzip
 import hashlib
+import importlib.util
 import io
 import math
 import os
@@ -213,14 +214,27 @@ def _data_root(root: str | os.PathLike | None) -> Path:
 
 def _load_digits() -> Dataset:
     """scikit-learn's 1,797 digits of 8x8 pixels, one fixed 80/20 split."""
-    with needs("scikit-learn", "the data set digits"):
-        from sklearn.datasets import load_digits  # takes a second to import, and only digits need it
-
-    bundled = load_digits()
-    images = torch.from_numpy(bundled.images).to(torch.float32).div_(16).unsqueeze(1)  # [1797, 1, 8, 8]
-    labels = torch.from_numpy(bundled.target).to(torch.int64)
+    pixels, labels = _bundled_digits()
+    images = pixels.to(torch.float32).div_(16).view(-1, 1, 8, 8)
     test, train = _random_split(len(labels), 360, seed=0)
     return Dataset("digits", images[train], labels[train], images[test], labels[test], _DIGIT_NAMES)
+
+
+def _bundled_digits() -> tuple[Tensor, Tensor]:
+    """-> pixels [1797, 64] of 0..16, labels [1797] int64.
+
+    Read from scikit-learn's file where it lies: to import scikit-learn takes longer than to train on its digits.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    file = Path(spec.origin if spec and spec.origin else "").parent / "datasets" / "data" / "digits.csv.gz"
+    if file.is_file():
+        with gzip.open(file, "rt") as lines:
+            table = torch.tensor([[int(float(value)) for value in line.split(",")] for line in lines])
+        return table[:, :64], table[:, 64]
+    with needs("scikit-learn", "the data set digits"):
+        from sklearn.datasets import load_digits
+
+    return tuple(torch.from_numpy(array) for array in load_digits(return_X_y=True))
 
 
 # --- MNIST and Fashion-MNIST: four IDX files -------------------------------------------------------------------------

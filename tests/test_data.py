@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import importlib.util
 import os
 import pickle
 import re
@@ -147,6 +148,11 @@ def test_digits_are_the_bundled_ones_each_exactly_once(digits):
     images = torch.cat([digits.train_images, digits.test_images]).flatten(1).mul(16).tolist()
     labels = torch.cat([digits.train_labels, digits.test_labels]).tolist()
     assert sorted((tuple(image), label) for image, label in zip(images, labels)) == expected
+
+
+def test_digits_are_the_same_where_scikit_learn_keeps_them_elsewhere(digits, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert dataset_checksum(load_dataset("digits")) == dataset_checksum(digits)
 
 
 def test_digits_split_is_the_same_everywhere(digits):
@@ -723,19 +729,6 @@ def test_real_fashion_mnist(tmp_path, monkeypatch):
     assert dataset.train_labels.bincount().tolist() == [6000] * 10
     assert abs(dataset.train_images.mean().item() - 0.2860) < 1e-4
     assert dataset_checksum(dataset) == FASHION_MNIST_CHECKSUM
-
-
-@pytest.mark.slow
-@pytest.mark.data
-def test_real_cifar10_jpeg_copy():
-    skip_without(REAL_ROOT / "cifar10-jpeg")
-    dataset = load_dataset("folder:cifar10-jpeg", root=REAL_ROOT)
-    assert dataset.name == "folder:cifar10-jpeg"
-    assert dataset.train_images.shape == (50000, 3, 32, 32) and dataset.test_images.shape == (10000, 3, 32, 32)
-    assert dataset.class_names[:3] == ("airplane", "automobile", "bird") and dataset.num_classes == 10
-    assert dataset.train_labels.bincount().tolist() == [5000] * 10
-    means = dataset.train_images.mean((0, 2, 3)).tolist()
-    assert means == pytest.approx([0.4914, 0.4822, 0.4465], abs=2e-3)  # CIFAR-10's; JPEG moves them little
 
 
 def test_a_postscript_file_called_png_is_not_opened(tmp_path, monkeypatch):

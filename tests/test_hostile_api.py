@@ -7,6 +7,7 @@ import ast
 import builtins
 import collections
 import importlib
+import importlib.util
 import os
 import re
 import signal
@@ -118,6 +119,8 @@ def without(monkeypatch, package):
         return imported(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == package else found(name, *more))
 
 
 def one_image():

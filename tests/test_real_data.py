@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from conftest import some_of
 
 from noprop_helpers.data import load_dataset
 from noprop_helpers.runs import plan, run
@@ -25,35 +26,46 @@ def trained_on(dataset, recipe, changes=None):
     return run(plan(dataset, recipe, changes), dataset)
 
 
+# Whole trainings on all images are what the book's records are of, and `record --check` makes them again. Here a part of the
+# images shows that real data come through: in at the reader, out at an accuracy that only they can give.
 @needs_mnist
-@pytest.mark.parametrize("preset, changes, at_least", [("shared", {}, 0.99), ("local", {"epochs": "2"}, 0.985)])
-def test_mnist(preset, changes, at_least):
-    trained = trained_on(load_dataset("mnist", ROOT), preset, changes)
+@pytest.mark.parametrize(
+    "preset, changes, num_train, at_least",
+    [("shared", {"epochs": "1"}, 12_000, 0.96), ("local", {"epochs": "4", "num_centres": "32"}, 6_000, 0.945)],
+)
+def test_mnist(preset, changes, num_train, at_least):
+    trained = trained_on(some_of(load_dataset("mnist", ROOT), num_train, 2_000), preset, changes)
     assert trained.results["test_accuracy"] >= at_least
     assert trained.model.layer_local == (preset == "local")
 
 
 @needs_mnist
 def test_published_algorithm_is_as_poor_as_the_audit_says():
-    """One epoch; the notebook's own code gave 57 % there, and its chain is far behind its top layer."""
-    result = trained_on(load_dataset("mnist", ROOT), "published", {"epochs": "1"}).results
-    assert 0.45 < result["test_accuracy"] < 0.7 and result["top_layer_accuracy"] > 0.85
+    """A third of an epoch: its chain is far behind its top layer. (After a whole one the notebook's own code gave 57 %.)"""
+    few = some_of(load_dataset("mnist", ROOT), 20_000, 4_000)
+    result = trained_on(few, "published", {"epochs": "1"}).results
+    assert 0.25 < result["test_accuracy"] < 0.5 and result["top_layer_accuracy"] > 0.7
 
 
 @needs_fashion
 def test_fashion_mnist(tmp_path):
     root = ROOT if (ROOT / "FashionMNIST").is_dir() else tmp_path
-    assert trained_on(load_dataset("fashion_mnist", root), "shared", {"epochs": "1"}).results["test_accuracy"] > 0.87
+    few = some_of(load_dataset("fashion_mnist", root), 8_000, 4_000)
+    assert trained_on(few, "shared", {"epochs": "1"}).results["test_accuracy"] > 0.74
 
 
 @needs_cifar
 def test_a_folder_of_colour_images(tmp_path):
-    """CIFAR-10 (JPEG copy), every tenth file: the pipeline learns from a folder of RGB files."""
+    """CIFAR-10 (JPEG copy), every tenth file: a folder of RGB files is read as what it is, and learned from."""
     for folder in (ROOT / "cifar10-jpeg").glob("*/*/"):
         there = tmp_path / folder.relative_to(ROOT / "cifar10-jpeg")
         there.mkdir(parents=True)
         for file in sorted(folder.iterdir())[::10]:
             (there / file.name).symlink_to(file.resolve())
     dataset = load_dataset(f"folder:{tmp_path}")
-    assert (len(dataset.train_images), len(dataset.test_images)) == (5000, 1000)
-    assert trained_on(dataset, "shared").results["test_accuracy"] > 0.4
+    assert dataset.train_images.shape == (5000, 3, 32, 32) and dataset.test_images.shape == (1000, 3, 32, 32)
+    assert dataset.class_names[:3] == ("airplane", "automobile", "bird")
+    assert dataset.train_labels.bincount().tolist() == [500] * 10
+    means = dataset.train_images.mean((0, 2, 3)).tolist()
+    assert means == pytest.approx([0.4914, 0.4822, 0.4465], abs=1e-2)  # all of CIFAR-10's; every tenth is not all
+    assert trained_on(dataset, "shared", {"epochs": "2"}).results["test_accuracy"] > 0.35
