@@ -31,8 +31,11 @@ def test_the_same_site_makes_the_same_archive(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_missing_page_a_missing_file_and_a_changed_number_are_found(site):
+def test_whatever_is_missing_or_changed_is_found(site):
     (site / "book" / "glossary.html").unlink()
+    (site / "searchindex.js").unlink()
+    picture = next((site / "_images").glob("*.png"))
+    picture.write_bytes(b"")
     (site / "_static" / "custom.css").unlink()
     page = site / "book" / "14-no-gradient-anywhere.html"
     page.write_text(page.read_text().replace("78.1 %", "78.2 %"))
@@ -40,12 +43,14 @@ def test_a_missing_page_a_missing_file_and_a_changed_number_are_found(site):
     assert "book/glossary.html is missing" in wrong
     assert any("custom.css, which is not there" in line for line in wrong)
     assert any("14-no-gradient-anywhere.html: 78.1 %" in line for line in wrong)
+    assert any(line.startswith(f"_images/{picture.name} cannot be shown") for line in wrong)
+    assert any(line.startswith("searchindex.js ") for line in wrong)
 
 
 def test_a_place_that_is_not_there_is_found(site):
     page = site / "book" / "01-schedule-math.html"
     page.write_text(page.read_text().replace('id="eq-1-2"', 'id="eq-1-99"'))
-    wrong = archive.wrong_with(site)
+    wrong = archive.broken_links(site)
     assert "book/01-schedule-math.html leads to #eq-1-2, and there is no such place" in wrong
     assert "book/notation.html leads to 01-schedule-math.html#eq-1-2, and there is no such place" in wrong
 
@@ -55,7 +60,7 @@ def test_a_picture_that_cannot_be_shown_is_found(site, suffix):
     for folder, bad in (("_images", lambda data: data[: len(data) // 2]), ("_static", lambda data: b"")):
         for picture in sorted((site / folder).glob(f"*{suffix}"))[:1]:
             picture.write_bytes(bad(picture.read_bytes()))
-            assert [line for line in archive.wrong_with(site) if f"{picture.name} cannot be shown" in line]
+            assert [line for line in archive.broken_pictures(site) if f"{picture.name} cannot be shown" in line]
     assert len(archive.broken_pictures(site)) >= 1
 
 
@@ -63,4 +68,4 @@ def test_a_picture_that_cannot_be_shown_is_found(site, suffix):
 def test_a_search_that_finds_nothing_is_found(site, text):
     index = site / "searchindex.js"
     index.unlink() if text is None else index.write_text(text)
-    assert [line for line in archive.wrong_with(site) if line.startswith("searchindex.js ")]
+    assert [line for line in archive.wrong_index(site) if line.startswith("searchindex.js ")]

@@ -193,7 +193,7 @@ def test_noise_is_standard_normal_and_streams_differ(script):
 # --- What the page says -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [1, 5, 7, 10])  # the page's first, and the weakest of twelve: 96.4 %
+@pytest.mark.parametrize("seed", [1, 7])  # the page's first, and one of the weakest of twelve, which have 96.4 %
 def test_ten_layers_read_95_of_100_test_digits_after_one_lesson(script, seed):
     learn = "([seed, passes, noise]) => accuracyOf(trained(10, 'cosine', seed, passes).model, noise)"
     assert script(learn, [seed, 0, True]) < 0.3
@@ -401,6 +401,7 @@ def wait_for_rest(page):
 @pytest.mark.built
 def test_stop_leaves_the_page_idle_and_go_on_continues(open_page):
     page = open_page()
+    press_on_slider(page, "steps", "Home")  # one layer, which is through in no time
     page.evaluate(COUNT_CALLS)
     page.click("#npt-train")
     while page.evaluate("callsAskedFor") < 20:
@@ -420,14 +421,15 @@ def test_stopping_changes_nothing_of_what_is_learned(open_page):
     scores = []
     for stops in (0, 3):
         page = open_page()
+        press_on_slider(page, "steps", "ArrowLeft", times=7)
         page.click("#npt-train")
         for _ in range(stops):
             page.wait_for_timeout(20)
             page.click("#npt-train")
             page.click("#npt-train")
-        wait_until(page, "document.getElementById('npt-curve').ariaLabel.includes('after pass 10')")
+        wait_until(page, "document.getElementById('npt-curve').ariaLabel.includes('after pass 6')")
         page.click("#npt-train")
-        scores.append(page.get_attribute("#npt-curve", "aria-label").split(", ")[:11])
+        scores.append(page.get_attribute("#npt-curve", "aria-label").split(", ")[:7])
     assert scores[0] == scores[1]
 
 
