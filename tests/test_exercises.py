@@ -12,6 +12,7 @@ import torch
 from noprop_helpers.lab import exercises
 from noprop_helpers.lab.answers import ANSWERS
 from noprop_helpers.lab.exercises import check
+from noprop_helpers.lab.sudoku import Board, BoardLayer
 from noprop_helpers.schedules import posterior_coefficients, snr
 
 BOOK = Path(__file__).parent.parent / "book"
@@ -67,6 +68,56 @@ def ten_groups_of_six(T=10, step=1.0):
     return alone / apart
 
 
+def cells_heard_of():
+    """On how many other cells what live layers say of the first one depends: after one layer, and after a second."""
+    torch.manual_seed(0)
+    board = Board(height=2, width=2)
+    upper, lower = (BoardLayer(board, num_features=4, hidden_dim=32, rounds=1) for _ in range(2))
+    x, found = torch.rand(50, 16, 4), []
+    z = torch.rand(50, 64, requires_grad=True)
+    after_upper = upper(x, z)
+    for said in (after_upper, lower(x, after_upper.flatten(1))):
+        (slope,) = torch.autograd.grad(said[:, 0].square().sum(), z, retain_graph=True)
+        found.append((slope.view(50, 16, 4).abs().sum((0, 2)) > 0)[1:].sum().item())
+    return found
+
+
+def largest_entry_at(delta, classes=5):
+    """Of the softmax's derivatives where one class has 1 - delta, over many ways in which the others share the rest."""
+    draws, largest = torch.Generator().manual_seed(0), 0.0
+    for sharpness in (0.1, 1.0, 10.0, 100.0):
+        rest = (sharpness * torch.randn(classes - 1, generator=draws, dtype=torch.float64)).softmax(0)
+        scores = torch.cat([torch.tensor([1 - delta], dtype=torch.float64), delta * rest]).log()
+        slopes = torch.autograd.functional.jacobian(lambda s: s.softmax(0), scores)
+        largest = max(largest, slopes.abs().max().item())
+    return largest
+
+
+def races_in_a_row(rarer_than=0.01):
+    """The least number of fair tosses of which fewer than so many of all outcomes are nothing but wins."""
+    return next(n for n in range(1, 20) if sum(map(all, itertools.product((0, 1), repeat=n))) < rarer_than * 2**n)
+
+
+def directions_left_open(images=600, features=1000, alpha_bar_t=0.5):
+    """In which a covariance is zero: of features of so many images, and of ten classes' noisy labels."""
+    draws = torch.Generator().manual_seed(0)
+    G = torch.cov(torch.randn(images, features, generator=draws, dtype=torch.float64).T)
+    D = torch.cov(torch.eye(10, dtype=torch.float64).repeat(60, 1).T)
+    of_state = alpha_bar_t * D + (1 - alpha_bar_t) * torch.eye(10, dtype=torch.float64)
+    return [len(M) - torch.linalg.matrix_rank(M, hermitian=True).item() for M in (G, of_state)]
+
+
+def best_score(share):
+    """The s that minimises the cross-entropy of scores s and 0, by Newton's method."""
+    s = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    for _ in range(50):
+        loss = -(share * torch.nn.functional.logsigmoid(s) + (1 - share) * torch.nn.functional.logsigmoid(-s))
+        (slope,) = torch.autograd.grad(loss, s, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope, s)
+        s = (s - slope / curvature).detach().requires_grad_()
+    return s.item()
+
+
 # What solutions derive in prose, computed another way.
 DERIVED = {
     "0.3": lambda: math.sqrt(0.3) ** 2 * 1 + math.sqrt(1 - 0.3) ** 2 * 1,
@@ -75,9 +126,14 @@ DERIVED = {
     "3.3": factors_of_the_first_step,
     "4.3": noise_of_a_step,
     "5.3": louder_at_inference,
+    "7.2": cells_heard_of,
     "9.3": divergence_of_a_noisy_end,
     "10.3": one_walk_and_three,
+    "11.4": lambda: [largest_entry_at(delta) for delta in (0.1, 0.001)],
+    "12.5": races_in_a_row,
     "13.4": ten_groups_of_six,
+    "14.4": directions_left_open,
+    "14.5": lambda: best_score(0.99) / best_score(0.9),
 }
 
 
