@@ -289,12 +289,14 @@ def test_variants_train_predict_save_and_load(name, embedding, few_digits, tmp_p
 
 # Back-propagation whose read-out starts at random merges classes, and is right about half of the time here.
 @pytest.mark.slow
-@pytest.mark.parametrize("name, num_steps, epochs", [("paper-dt", 3, 15), ("paper-fm", 20, 25), ("paper-backprop", 3, 10)])
-def test_the_papers_models_learn_digits(name, num_steps, epochs, digits):
+@pytest.mark.parametrize(
+    "name, num_steps, epochs, batch_size", [("paper-dt", 2, 5, 32), ("paper-fm", 10, 15, 128), ("paper-backprop", 2, 6, 128)]
+)
+def test_the_papers_models_learn_digits(name, num_steps, epochs, batch_size, digits):
     images, labels = digits.train_images, digits.train_labels
     model = built(name, images, labels, num_steps=num_steps)
     chance = accuracy(model, digits.test_images, digits.test_labels, generator())
-    fit(model, images, labels, Settings(epochs=epochs, order="layer"))
+    fit(model, images, labels, Settings(epochs=epochs, batch_size=batch_size, order="layer"))
     assert accuracy(model, digits.test_images, digits.test_labels, generator()) > 0.9 > 0.5 > chance
 
 
