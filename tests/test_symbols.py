@@ -171,6 +171,7 @@ PAGE = r"""
 | a state, of the label $u$ | $z_t$, $z_0$ clean (1.1) | `z` [B, D] |
 | a guess | $\hat u(z, x)$ | none |
 | no letter of its own | (4.1), $z_t = 0$ | `f` |
+| asked in an exercise | $q$ | none |
 
 | chapter | letter | meaning |
 |---|---|---|
@@ -179,7 +180,7 @@ PAGE = r"""
 
 
 def test_rows_of_notation():
-    state, guess, size = [row for _, row in symbols.rows(parsed(PAGE))]
+    state, guess, _, size = [row for _, row in symbols.rows(parsed(PAGE))]
     assert state == ("s-z", frozenset(), (("z", "z_t"), ("z", "z_0")), r"a state, of the label \(u\)", "<code>z</code> [B, D]")
     assert (guess.letters, guess.code) == (((r"\hat u", r"\hat u(z, x)"),), "")
     assert (size.place, size.chapters, size.meaning) == ("s-2-3-z", {2, 3}, "height &amp; size")
@@ -188,7 +189,7 @@ def test_rows_of_notation():
 @pytest.mark.parametrize("chapter, expected", [(1, ["s-hat-u", "s-z"]), (2, ["s-hat-u", "s-2-3-z"])])
 def test_a_chapter_needs_rows_in_the_order_of_its_formulas_but_for_those_of_exercises(chapter, expected):
     rows = [row for _, row in symbols.rows(parsed(PAGE))]
-    page = parsed("# A\n\nA $\\hat u_1$, and\n\n$$\n1 + z_2\n$$\n\n## Exercises\n\n$S$")
+    page = parsed("# A\n\nA $\\hat u_1$, and\n\n$$\n1 + z_2\n$$\n\n## Exercises\n\n$q$")
     assert [row.place for row in symbols.used(page, rows, chapter)] == expected
 
 
