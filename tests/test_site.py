@@ -230,6 +230,13 @@ def test_code_keeps_the_marks_that_some_theme_colours():
     assert light_site.without_plain_signs(page, {"n"}) == page.replace('<span class="n">x</span>', "x")
 
 
+def test_words_of_code_that_no_browser_breaks_have_no_span():
+    wrapped = '<code><span class="pre">fit(x,</span> <span class="pre">a_b.c</span> <span class="pre">{}</span></code>'
+    left = '<code><span class="pre">fit(x,</span> a_b.c <span class="pre">{}</span></code>'
+    assert light_site.without_wrapped_words(wrapped.format("a_name_that_may_be_too_long")) == left.format("a_name_that_may_be_too_long")
+    assert light_site.without_wrapped_words(wrapped.format("one-cycle")) == left.format("one-cycle")
+
+
 def test_sitemap_lists_the_pages_with_content(site):
     folder = site({"book/a&b.html": "", "404.html": "", "search.html": "", "_static/x.html": ""})
     assert re.findall("<loc>(.*)</loc>", light_site.sitemap(folder, "https://h/b/")) == ["https://h/b/book/a&amp;b.html"]

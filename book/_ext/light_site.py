@@ -2,7 +2,7 @@
 
 Themes and MathJax come with many times what a page asks for: other bundles, other languages, maps of their sources. What no
 page leads to is deleted; style sheets and icon fonts keep what some page may show; pictures are stored again, pixel for
-pixel; code loses the marks that no style sheet colours; notebooks to download leave their pictures to be drawn by the reader.
+pixel; code loses the marks that change nothing; notebooks to download leave their pictures to be drawn by the reader.
 Last, sitemap.xml lists the pages.
 """
 
@@ -199,6 +199,11 @@ def without_plain_signs(page: str, signs: set[str]) -> str:
     return re.sub(r'<div class="highlight">.*?</pre>', lambda code: plain.sub(r"\1", code.group()), page, flags=re.S)
 
 
+def without_wrapped_words(page: str) -> str:
+    """A page whose inline code has no span of its own around each word that no browser would break anyway."""
+    return re.sub(r'<span class="pre">([\w.]{1,12})</span>', r"\1", page)
+
+
 def light_at_first(page: str) -> str:
     """A page that is light until its script has asked for the reader's colours. Where no script runs it stays so, and with
     it what follows the page: figures, and drawings that come once for light pages and once for dark ones."""
@@ -210,7 +215,8 @@ def slim_pages(site: Path) -> None:
     signs = plain_signs(sheet.read_text(encoding="utf-8")) if sheet.exists() else set()
     for page in pages(site):
         text = LEFTOVERS.sub("", page.read_text(encoding="utf-8"))
-        page.write_text(light_at_first(without_indentation(without_plain_signs(text, signs))), encoding="utf-8")
+        text = without_wrapped_words(without_plain_signs(text, signs))
+        page.write_text(light_at_first(without_indentation(text)), encoding="utf-8")
 
 
 def sitemap(site: Path, base: str) -> str:
