@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -151,6 +153,25 @@ def test_the_last_dimension_is_summed_and_counted_however_many_come_before():
     torch.testing.assert_close(dt_loss(u_hat, u, 2.0, num_steps=10, eta=0.1), sums)
     torch.testing.assert_close(ct_loss(u_hat, u, torch.full((5,), 2.0)), sums)
     torch.testing.assert_close(squared_error_gradient(u_hat, u), (u_hat - u) / 2)
+
+
+@pytest.mark.parametrize("num_steps, eta", [(0, 0.1), (0.5, 0.1), (10, -0.1), (10, float("inf")), (10, float("nan")), (0, -1)])
+def test_a_number_of_steps_and_a_factor_that_are_none(num_steps, eta):
+    said = re.escape(f"num_steps of at least 1 and a finite eta of at least 0, got {num_steps!r} and {eta!r}")
+    with pytest.raises(ValueError, match=f"^expected {said}$"):
+        dt_loss(torch.ones(4, 3), torch.ones(4, 3), 1.0, num_steps, eta)
+
+
+def test_one_step_and_a_factor_of_nothing_are_fine():
+    u_hat, u = torch.ones(4, 3), torch.zeros(4, 3)
+    assert dt_loss(u_hat, u, 2.0, num_steps=1, eta=1.0).tolist() == [3.0] * 4
+    assert dt_loss(u_hat, u, 2.0, num_steps=1, eta=0.0).tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("rate, said", [(3.0, "3.0"), ("fast", "'fast'"), (torch.ones(3), r"\[3\]"), (torch.ones(4, 1), r"\[4, 1\]")])
+def test_a_rate_for_each_sample_or_none(rate, said):
+    with pytest.raises(ValueError, match=rf"^snr_rate must have shape \[4\], one rate per sample, got {said}$"):
+        ct_loss(torch.ones(4, 3), torch.ones(4, 3), rate)
 
 
 def test_what_eta_is_where_nobody_says():
