@@ -44,6 +44,9 @@ def test_the_loop_returns_every_layers_mean_loss(layers, batches):
         own = torch.stack([readout_loss(layer(x, z[t]), y).mean() for x, z, y in batches]).mean()
         assert losses[t].item() == pytest.approx(own.item())
     assert not losses.requires_grad and losses.device.type == "cpu"  # numbers, that hold no batch's graph in memory
+    first = [(x, z[:1], y) for x, z, y in batches]
+    alone = fit_layers(layers[:1], [torch.optim.SGD(layers[0].parameters(), lr=0.0)], first, readout_loss)
+    assert torch.equal(alone, losses[:1])
 
 
 # --- All at once ---
@@ -159,7 +162,8 @@ def test_layers_that_drop_out_draw_each_their_own():
 def test_frozen_layers_are_no_stack(layers):
     """Their weights would be trained with the others, and written back."""
     layers[1].requires_grad_(False)
-    with pytest.raises(ValueError, match="a frozen layer cannot be stacked"):
+    said = "^a frozen layer cannot be stacked, it would be trained with the others: leave it out$"
+    with pytest.raises(ValueError, match=said):
         LayerStack(layers)
 
 
@@ -191,6 +195,8 @@ def test_errors(layers, batches):
         LayerStack([])
     with pytest.raises(ValueError, match=r"^layers with buffers \(BatchNorm\) cannot be stacked: train them with fit_layers$"):
         LayerStack([nn.BatchNorm1d(3)])
+    with pytest.raises(ValueError, match="0 layers, 0 optimizers"):
+        fit_layers([], [], batches, readout_loss)
     with pytest.raises(ValueError, match="4 layers, 1 optimizers"):
         fit_layers(layers, [adam(layers.parameters())], batches, readout_loss)
     with pytest.raises(ValueError, match="^expected at least one batch, got none$"):
