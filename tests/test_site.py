@@ -193,11 +193,13 @@ TEX = 'x.y({autoload:{action:["toggle","mathtip"],amscd:[[],["CD"]],boldsymbol:[
         (r"\(\boldsymbol{x}\)", ["MathJax_Main-Bold.woff", "MathJax_Math-BoldItalic.woff", "boldsymbol.js"]),
         (r"\(\mathfrak{x}\)", ["MathJax_Fraktur-Bold.woff", "MathJax_Fraktur-Regular.woff"]),
         (r"\(\mathcal{N}\)", ["MathJax_Calligraphic-Regular.woff"]),
+        (r"\begin{split} a \end{split}", []),
+        (r"\(\mathit{ab}\)", ["MathJax_Main-Italic.woff"]),
     ],
 )
 def test_mathematics_has_the_fonts_and_extensions_that_its_commands_ask_for(site, formula, more):
-    bold = ["Calligraphic-Bold", "Calligraphic-Regular", "Main-Bold", "Math-BoldItalic", "Fraktur-Bold", "Fraktur-Regular"]
-    fonts = {f"_static/mathjax/output/chtml/fonts/woff-v2/MathJax_{font}.woff": "" for font in ["Main-Regular", *bold]}
+    fonts = "Main-Regular Main-Bold Main-Italic Math-BoldItalic Calligraphic-Bold Calligraphic-Regular Fraktur-Bold Fraktur-Regular"
+    fonts = {f"_static/mathjax/output/chtml/fonts/woff-v2/MathJax_{font}.woff": "" for font in fonts.split()}
     extensions = ["action", "amscd", "boldsymbol", "cancel", "physics"]
     extensions = {f"_static/mathjax/input/tex/extensions/{name}.js": "" for name in extensions}
     folder = site({"a.html": formula, "_static/mathjax/input/tex.js": TEX, **fonts, **extensions})

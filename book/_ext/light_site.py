@@ -30,7 +30,7 @@ MATHJAX = [
 # Fonts in which a formula is set only by a command of this name.
 BOLD = "bf|bold|pmb"
 FONTS = {
-    "Main-Bold": BOLD, "Math-BoldItalic": BOLD, "Vector-Bold": BOLD, "Main-Italic": "it$|emph|sl$",
+    "Main-Bold": BOLD, "Math-BoldItalic": BOLD, "Vector-Bold": BOLD, "Main-Italic": "^(math|text)?it$|emph|sl$",
     "Calligraphic-Regular": "cal$|oldstyle", "Calligraphic-Bold": f"{BOLD}|oldstyle", "Script-Regular": "scr$",
     "Fraktur-*": "frak", "SansSerif-*": "sf", "Typewriter-Regular": "tt$|verb",
 }  # fmt: skip
