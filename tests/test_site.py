@@ -174,11 +174,11 @@ def test_a_class_that_a_script_may_set_is_used(site):
 
 
 def test_a_class_that_a_style_sheet_or_a_script_reads_is_kept(site):
-    head = '<link href="_static/a.css"><style>.b{x:1}</style><script>find("c-1")</script>'
-    page = f'{head}<i class="a b c-1 d e"><i class="high-x">'
+    head = '<link href="_static/a.css"><style>.b{x:1}</style><script>find("c-1", ".our-" + kind)</script>'
+    page = f'{head}<i class="a b c-1 d e"><i class="high-x our-z">'
     folder = site({"a.html": page, "_static/a.css": '.a{x:1}[class*="high-"]{x:1}', "_static/b.css": ".d{x:1}"})
     light_site.slim_pages(folder)
-    assert '<i class="a b c-1"><i class="high-x">' in (folder / "a.html").read_text()
+    assert '<i class="a b c-1"><i class="high-x our-z">' in (folder / "a.html").read_text()
 
 
 TEX = 'x.y({autoload:{action:["toggle","mathtip"],amscd:[[],["CD"]],boldsymbol:["boldsymbol"],cancel:["cancel","bcancel"]}})'

@@ -262,7 +262,9 @@ def read_classes(site: Path) -> tuple[set[str], set[str]]:
         for tag, text in re.findall(r"<(script|style)\b[^>]*>(.*?)</\1>", page.read_text(encoding="utf-8"), re.S):
             texts[".css" if tag == "style" else ".js"].append(text)
     names, pieces = light_markup.asked_for("\n".join(texts[".css"]))
-    return names.union(*(re.findall(r"[\w-]+", text) for text in texts[".js"])), pieces
+    said = {word for text in texts[".js"] for word in re.findall(r"[\w-]+", text)}
+    # `".nph-" + kind`: what a script puts a name together from.
+    return names | said, pieces | {word for word in said if re.fullmatch(r"[a-z]{3,}-", word)}
 
 
 def up_from(page: Path, site: Path) -> str:
