@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
+    """Read the arguments, set threads and device, and run the command that they name."""
     options = _parser().parse_args(arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -332,6 +333,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _device_options() -> argparse.ArgumentParser:
+    """What every command takes: a parent for their parsers."""
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     device.add_argument("--threads", type=_at_least(1, MOST_THREADS), metavar="N", help="processor threads (default: PyTorch's own number)")
@@ -393,6 +395,7 @@ def _join_options(command: argparse.ArgumentParser) -> None:
 
 
 def _recording_options(common: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """What `record` and `bench` take: a parent for their parsers."""
     kept = argparse.ArgumentParser(add_help=False, parents=[common])
     kept.add_argument("--output", metavar="DIR", default=records.FOLDER, help="where the record goes (default: the book's)")
     kept.add_argument("--commit", metavar="HASH", help="of this code, where it is no git checkout")

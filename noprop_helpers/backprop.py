@@ -109,6 +109,7 @@ class _Drift(nn.Module):
         self.block, self.W = block, W  # its parameters are the ones the adjoint collects
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """t [], state (z [B, D], features [B, F]) -> its rate of change: minus the head's mean embedding, and zeros."""
         z, features = state
         scores = self.block.head(features, z, t.expand(len(z)))
         _check_scores(scores, self.W)

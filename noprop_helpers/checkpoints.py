@@ -288,6 +288,7 @@ def content_checksum(content: dict) -> str:
 
 
 def _digest(digest, value) -> None:
+    """Feed a value to a digest, with the shapes, types and lengths that tell it from any other."""
     if isinstance(value, Tensor):
         digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

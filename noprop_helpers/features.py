@@ -429,6 +429,7 @@ def _patches_and_cells(images: Tensor, filters: Tensor, size: int, grid: int) ->
 
 @functools.lru_cache(maxsize=16)  # the same for every few images that go through
 def _pooling_matrix(height: int, width: int, grid: int) -> Tensor:
+    """Average pooling of [height, width] to [grid, grid], as a matrix [grid^2, height * width]."""
     # Average pooling is linear, and apart in rows and columns: what it does to unit vectors of either is its matrix.
     units = (torch.eye(side).unsqueeze(1) for side in (height, width))  # [side, 1, side]
     rows, columns = (nn.functional.adaptive_avg_pool1d(unit, grid).squeeze(1).T for unit in units)  # [grid, side]
@@ -436,6 +437,7 @@ def _pooling_matrix(height: int, width: int, grid: int) -> Tensor:
 
 
 def _random_patches(images: Tensor, size: int, per_image: int, generator: torch.Generator | None) -> Tensor:
+    """Patches [B * per_image, d] at random places, of which one may be drawn twice."""
     patches = extract_patches(images, size)  # [B, L, d]
     index = torch.randint(patches.shape[1], (len(images), per_image), generator=generator, device=images.device)
     return patches.gather(1, index.unsqueeze(2).expand(-1, -1, patches.shape[2])).flatten(0, 1)

@@ -70,6 +70,7 @@ class ReplayedSteps:
         self.replays: dict[int, Callable[[], Tensor]] = {}
 
     def __call__(self, t: int, x: Tensor, y: Tensor) -> Tensor:
+        """The step of layer t: first warmed up, then recorded, then replayed; not recorded for a batch of another shape."""
         if self.x is None:
             self.x, self.y = x.detach().clone(), y.clone()  # the memory that all replays read
         if x.shape != self.x.shape:

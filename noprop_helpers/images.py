@@ -403,6 +403,7 @@ def _orientation(image) -> int:
 
 
 def _look(path: Path) -> _Look:
+    """Reads the header alone: no pixel is decoded."""
     with _opened(path) as image:
         orientation = _orientation(image)
         size = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size  # a quarter turn

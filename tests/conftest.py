@@ -135,8 +135,11 @@ def write_mnist(root: Path) -> None:
 
 def pages_of(contents: dict) -> list[str]:
     """All pages that _toc.yml lists, the landing page and those inside others included."""
-    chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
-    return [contents["root"], *(page["file"] for chapter in chapters for page in (chapter, *chapter.get("sections", ())))]
+
+    def with_sections(page: dict) -> list[str]:
+        return [page["file"], *(name for section in page.get("sections", ()) for name in with_sections(section))]
+
+    return [contents["root"], *(name for part in contents["parts"] for page in part["chapters"] for name in with_sections(page))]
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""The API pages: one for every module, one for the lab's together, listed in their index; all that is public has a docstring."""
+"""The API pages: one for every module, listed in their index; all that is public has a docstring."""
 
 import ast
 import re
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import house
 import pytest
+import yaml
+from conftest import pages_of
 
 ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "book" / "api"
 LEFT_OUT = {"__init__", "__main__", "lab"}  # the index shows the first; the second is a command line; the third is empty
 NAMES = {file: Path(file).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__") for file in house.modules()}
 MODULES = {NAMES[file]: tree for file, tree in house.modules().items()}
@@ -35,21 +38,27 @@ def undocumented(tree):
 
 
 def page_of(module):
-    """Where a module is shown, and the heading above it."""
-    own = not module.startswith("lab.")
-    return ROOT / "book" / "api" / ("lab.md" if not own else f"{module}.md"), f"{'#' if own else '##'} {module}\n"
+    """Where a module is shown, and the heading above it: on a page of its own, unless it is the lab's and has nothing to call."""
+    if module.startswith("lab.") and not public(MODULES[module]):
+        return PAGES / "lab.md", f"## {module}\n"
+    return PAGES / f"{module.replace('.', '/')}.md", f"# {module}\n"
 
 
 @pytest.mark.parametrize("module", DOCUMENTED)
 def test_a_module_is_shown_under_its_name(module):
     page, heading = page_of(module)
-    assert page.exists(), f"write {page.name} as its neighbours are, and list it in _toc.yml and {module} in book/api.md"
+    assert page.exists(), f"write {page} as its neighbours are, and list it in _toc.yml and {module} in book/api.md"
     shown = f"{heading}\n```{{eval-rst}}\n.. automodule:: noprop_helpers.{module}\n   :members:\n"
     assert page.read_text().count(shown) == 1, f"{page.name} lacks {module}"
 
 
 def test_every_page_shows_a_module():
-    assert set((ROOT / "book" / "api").iterdir()) == {page_of(module)[0] for module in DOCUMENTED}
+    assert set(PAGES.rglob("*.md")) == {page_of(module)[0] for module in DOCUMENTED}
+
+
+def test_the_contents_list_every_page_once():
+    listed = [page for page in pages_of(yaml.safe_load((ROOT / "_toc.yml").read_text())) if page.startswith("book/api/")]
+    assert sorted(listed) == sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in PAGES.rglob("*.md"))
 
 
 def test_the_index_lists_every_module_once():

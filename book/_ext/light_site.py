@@ -1,9 +1,9 @@
 """Sphinx extension: of the finished site only what its pages use stays. Works on files alone, the same every time.
 
 Themes and MathJax come with many times what a page asks for: other bundles, other languages, maps of their sources. What no
-page leads to is deleted; style sheets and icon fonts keep what some page may show; pictures are stored again, pixel for
-pixel; code loses the marks that change nothing; notebooks to download leave their pictures to be drawn by the reader.
-Last, sitemap.xml lists the pages.
+page leads to is deleted; MathJax keeps the fonts and extensions that some formula needs; style sheets and icon fonts keep what
+some page may show; pictures are stored again, pixel for pixel; pages lose what no style sheet colours and no script reads
+(light_markup); notebooks to download leave their pictures to be drawn by the reader. Last, sitemap.xml lists the pages.
 """
 
 import json
@@ -14,19 +14,31 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin
 from xml.sax.saxutils import escape
 
+import light_markup
 from fontTools import subset
 from fontTools.ttLib import TTFont
 from PIL import Image
 
-# What MathJax's loader asks for while a page is open: the parts named in _config.yml, and of these the extensions and fonts.
+# What MathJax's loader asks for while a page is open: the parts named in _config.yml, and the fonts of letters and signs.
 MATHJAX = [
-    "core.js", "input/tex.js", "input/tex/extensions/*.js", "output/chtml.js", "output/chtml/fonts/*.js",
-    "output/chtml/fonts/woff-v2/*.woff", "a11y/assistive-mml.js",
+    "core.js", "input/tex.js", "output/chtml.js", "output/chtml/fonts/*.js", "a11y/assistive-mml.js",
+    *(
+        f"output/chtml/fonts/woff-v2/MathJax_{font}.woff"
+        for font in ("AMS-Regular", "Main-Regular", "Math-Italic", "Size*", "Vector-Regular", "Zero")
+    ),
 ]  # fmt: skip
-MATHJAX_UNUSED = ["input/tex/extensions/all-packages.js"]
+# Fonts in which a formula is set only by a command of this name.
+BOLD = "bf|bold|pmb"
+FONTS = {
+    "Main-Bold": BOLD, "Math-BoldItalic": BOLD, "Vector-Bold": BOLD, "Main-Italic": "^(math|text)?it$|emph|sl$",
+    "Calligraphic-Regular": "cal$|oldstyle", "Calligraphic-Bold": f"{BOLD}|oldstyle", "Script-Regular": "scr$",
+    "Fraktur-*": "frak", "SansSerif-*": "sf", "Typewriter-Regular": "tt$|verb",
+}  # fmt: skip
+# `cancel:["cancel","bcancel"]` in input/tex.js: an extension, and the commands and environments that load it.
+AUTOLOAD = re.compile(r'\b(\w+):((?:\[(?:"\w+",?)*\],?)+|\[\[\],\["\w+"\]\])(?=[,}])')
+OWNER = re.compile(r"^/\*!|copyright|licen[cs]e", re.I)  # a style sheet's comment that says whose it is
 CARD = "_static/card.png"  # which pages name by its address on the published site
 ICONS = "_static/vendor/fontawesome"
-SLIMMED = ["_static/styles/bootstrap.css", f"{ICONS}/*/css/all.min.css", "_static/sphinx-design.min.css"]
 NO_CONTENT = {"404", "genindex", "index", "search"}  # pages that a search engine need not list
 
 
@@ -63,8 +75,7 @@ def delete_unused(site: Path) -> None:
     site = site.resolve()
     mathjax = site / "_static" / "mathjax"
     kept = reachable(site) | {path for pattern in MATHJAX for path in mathjax.glob(pattern)}
-    kept.add(site / CARD)
-    kept -= {mathjax / name for name in MATHJAX_UNUSED}
+    kept |= mathematics(site, mathjax) | {site / CARD}
     for folder in ("_static", "_images", "_sources"):
         for path in sorted((site / folder).rglob("*"), reverse=True):
             if path.is_file() and path not in kept:
@@ -73,16 +84,37 @@ def delete_unused(site: Path) -> None:
                 path.rmdir()
 
 
+def mathematics(site: Path, mathjax: Path) -> set[Path]:
+    """MathJax's fonts and extensions that some page's command or environment asks for."""
+    texts = (page.read_text(encoding="utf-8") for page in pages(site))
+    commands = {word.removeprefix("begin{") for text in texts for word in re.findall(r"\\(begin\{\w+|[A-Za-z]+)", text)}
+    tex = mathjax / "input" / "tex.js"
+    loads = AUTOLOAD.findall(tex.read_text(encoding="utf-8")) if tex.exists() else []
+    extensions = [name for name, called in loads if commands & set(re.findall(r"\w+", called))]
+    fonts = [name for name, called in FONTS.items() if any(re.search(called, command) for command in commands)]
+    folder = mathjax / "output" / "chtml" / "fonts" / "woff-v2"
+    return {mathjax / "input" / "tex" / "extensions" / f"{name}.js" for name in extensions} | {
+        path for font in fonts for path in folder.glob(f"MathJax_{font}.woff")
+    }
+
+
 def words(site: Path) -> set[str]:
-    """All words of pages and their scripts: every class that an element can come to have is among them."""
-    files = pages(site) + [path for path in reachable(site.resolve()) if path.suffix == ".js"]
-    return {word for file in files for word in re.findall(r"[\w-]+", file.read_text(encoding="utf-8"))}
+    """The classes that pages name, and all words of scripts: every class that an element can come to have is among them."""
+    scripts = [path.read_text(encoding="utf-8") for path in reachable(site.resolve()) if path.suffix == ".js"]
+    named = []
+    for page in pages(site):
+        text = page.read_text(encoding="utf-8")
+        scripts += re.findall(r"<script\b[^>]*>(.*?)</script>", text, re.S)
+        named += re.findall(r"""\bclass=["']([^"'<>]*)""", text)
+    return {word for text in named for word in text.split()}.union(*(re.findall(r"[\w-]+", text) for text in scripts))
 
 
 def used_rules(css: str, known: set[str]) -> str:
-    """A style sheet without the rules each of whose selectors asks for a class that is not ``known``."""
+    """A style sheet without the rules each of whose selectors asks for a class that is not ``known``, and without comments, but
+    for those that say whose it is."""
     kept, position = [], 0
-    for match in re.finditer(r"/\*.*?\*/|@[^{};]+;|([^{}]+)\{((?:[^{}]|\{[^{}]*\})*)\}", css, re.S):
+    css = re.sub(r"/\*.*?\*/", lambda said: said.group() if OWNER.search(said.group()) else "", css, flags=re.S)
+    for match in re.finditer(r"/\*.*?\*/|@[^{};]+;|((?:[^{}/]|/(?!\*))+)\{((?:[^{}]|\{[^{}]*\})*)\}", css, re.S):
         kept.append(css[position : match.start()])
         position = match.end()
         head, body = match.groups()
@@ -93,22 +125,35 @@ def used_rules(css: str, known: set[str]) -> str:
             inner = body if whole else used_rules(body, known)
             kept.append(f"{head}{{{inner}}}" if inner.strip() else "")
         else:
-            selectors = [s for s in _split(head) if all(c in known for c in re.findall(r"\.(-?[A-Za-z_][\w-]*)", s))]
+            selectors = [selector for selector in _split(head) if _classes(selector) <= known]
             kept.append(f"{','.join(selectors)}{{{body}}}" if selectors else "")
     return "".join(kept) + css[position:]
 
 
 def _split(selectors: str) -> list[str]:
     """At the commas between selectors, not at those inside ``:is(a, b)``."""
-    return re.split(r",(?![^(]*\))", selectors)
+    pieces, depth, start = [], 0, 0
+    for at, sign in enumerate(selectors):
+        depth += (sign == "(") - (sign == ")")
+        if sign == "," and depth == 0:
+            pieces.append(selectors[start:at])
+            start = at + 1
+    return [*pieces, selectors[start:]]
+
+
+def _classes(selector: str) -> set[str]:
+    """The classes without which nothing is selected: those in brackets may be alternatives, or what must not be."""
+    before = None
+    while before != selector:
+        before, selector = selector, re.sub(r"\([^()]*\)", "", selector)
+    return set(re.findall(r"\.(-?[A-Za-z_][\w-]*)", selector))
 
 
 def slim_styles(site: Path) -> None:
     known = words(site)
     known |= {"bs-tooltip-auto", "fa-solid", "fa-regular", "fa-brands"}  # put together by a script
-    for pattern in SLIMMED:
-        for file in site.glob(pattern):
-            file.write_text(used_rules(file.read_text(encoding="utf-8"), known), encoding="utf-8")
+    for file in sorted(path for path in reachable(site.resolve()) if path.suffix == ".css"):
+        file.write_text(used_rules(file.read_text(encoding="utf-8"), known), encoding="utf-8")
 
 
 def slim_icons(site: Path) -> None:
@@ -177,8 +222,10 @@ def without_indentation(page: str) -> str:
     return "".join(re.sub(r"\n\s+", "\n", part) if i % 3 == 0 else part for i, part in enumerate(parts) if i % 3 != 2)
 
 
-# Settings of Thebe, which is not used, and the theme's notes to itself. Comments that name a number's source stay.
+# Settings of Thebe and a word to a search service, which are not used, what every style sheet is, and the theme's notes to itself.
+# Comments that name a number's source stay.
 LEFTOVERS = re.compile(
+    r"""<meta name="docsearch:language"[^>]*>\s*|(?<=rel="stylesheet") type="text/css"|"""
     r"""<script type="text/x-thebe-config">.*?</script>\s*|<script>kernelName = '\w+'</script>\s*"""
     r"|<!-- (?:Loaded before|Pre-loaded scripts|Scripts loaded after|Table of contents)[^>]*?(?:<body>[^>]*?)?-->\s*",
     re.S,
@@ -199,24 +246,47 @@ def without_plain_signs(page: str, signs: set[str]) -> str:
     return re.sub(r'<div class="highlight">.*?</pre>', lambda code: plain.sub(r"\1", code.group()), page, flags=re.S)
 
 
-def without_wrapped_words(page: str) -> str:
-    """A page whose inline code has no span of its own around each word that no browser would break anyway."""
-    return re.sub(r'<span class="pre">([\w.]{1,12})</span>', r"\1", page)
-
-
 def light_at_first(page: str) -> str:
     """A page that is light until its script has asked for the reader's colours. Where no script runs it stays so, and with
     it what follows the page: figures, and drawings that come once for light pages and once for dark ones."""
     return page.replace(' data-theme="auto">', ' data-theme="light">', 1)
 
 
+def read_classes(site: Path) -> tuple[set[str], set[str]]:
+    """The classes that style sheets and scripts of the site know, inline ones included: names, and pieces of names."""
+    files = [path for path in reachable(site.resolve()) if path.suffix in {".css", ".js"}]
+    texts = {".css": [], ".js": []}
+    for file in files:
+        texts[file.suffix].append(file.read_text(encoding="utf-8"))
+    for page in pages(site):
+        for tag, text in re.findall(r"<(script|style)\b[^>]*>(.*?)</\1>", page.read_text(encoding="utf-8"), re.S):
+            texts[".css" if tag == "style" else ".js"].append(text)
+    names, pieces = light_markup.asked_for("\n".join(texts[".css"]))
+    said = {word for text in texts[".js"] for word in re.findall(r"[\w-]+", text)}
+    # `".nph-" + kind`: what a script puts a name together from.
+    return names | said, pieces | {word for word in said if re.fullmatch(r"[a-z]{3,}-", word)}
+
+
+def up_from(page: Path, site: Path) -> str:
+    """From a page to the site's folder: "../../"."""
+    return "../" * (len(page.relative_to(site).parts) - 1)
+
+
 def slim_pages(site: Path) -> None:
     sheet = site / "_static" / "pygments.css"
-    signs = plain_signs(sheet.read_text(encoding="utf-8")) if sheet.exists() else set()
+    css = sheet.read_text(encoding="utf-8") if sheet.exists() else ""
+    signs, look, (names, pieces) = plain_signs(css), light_markup.looks(css), read_classes(site)
+    settings = ""
     for page in pages(site):
-        text = LEFTOVERS.sub("", page.read_text(encoding="utf-8"))
-        text = without_wrapped_words(without_plain_signs(text, signs))
-        page.write_text(light_at_first(without_indentation(text)), encoding="utf-8")
+        text = light_at_first(LEFTOVERS.sub("", page.read_text(encoding="utf-8")))
+        text = light_markup.with_joined_signs(without_plain_signs(text, signs), look)
+        text = light_markup.with_short_signatures(light_markup.without_pre(text))
+        text = light_markup.with_plain_links(light_markup.with_classes(text, names, pieces))
+        settings = settings or light_markup.settings_of(text)
+        text = light_markup.with_settings_apart(light_markup.with_one_viewport(text), up_from(page, site), settings)
+        page.write_text(without_indentation(text), encoding="utf-8")
+    if settings:
+        (site / light_markup.SETTINGS).write_text(settings, encoding="utf-8")
 
 
 def sitemap(site: Path, base: str) -> str:

@@ -30,6 +30,10 @@ def calibration(log_probabilities: Tensor, labels: Tensor, num_bins: int = 10) -
     ``nll`` is the mean of -log p(y) in nats. ``ece``, the expected calibration error (Guo et al., 2017), is the mean
     distance between confidence and accuracy over ``num_bins`` equal bins of the top probability, weighted by their
     share of the samples. ``bins`` holds share, confidence and accuracy of each bin, 0 where it is empty.
+
+    >>> found = calibration(torch.tensor([[0.75, 0.25], [0.75, 0.25]]).log(), torch.tensor([0, 1]))
+    >>> round(found["accuracy"], 4), round(found["ece"], 4)
+    (0.5, 0.25)
     """
     confidence, predicted = log_probabilities.double().exp().max(1)
     right = (predicted == labels).double()
@@ -50,17 +54,29 @@ def calibration(log_probabilities: Tensor, labels: Tensor, num_bins: int = 10) -
 
 
 def top_level_copies(num_layers: int, alpha_bar: Tensor) -> Tensor:
-    """A schedule [num_layers + 1] that gives every layer the noise of the top layer of ``alpha_bar``."""
+    """A schedule [num_layers + 1] that gives every layer the noise of the top layer of ``alpha_bar``.
+
+    >>> top_level_copies(3, torch.tensor([1.0, 0.7, 0.1]))
+    tensor([1.0000, 0.1000, 0.1000, 0.1000])
+    """
     return torch.cat([alpha_bar[:1], alpha_bar[-1:].expand(num_layers)])
 
 
 def mean_probability(says: Tensor) -> Tensor:
-    """Log of the mean probability of several forecasters: log-probabilities [M, N, K] -> [N, K]."""
+    """Log of the mean probability of several forecasters: log-probabilities [M, N, K] -> [N, K].
+
+    >>> mean_probability(torch.tensor([[[0.5, 0.5]], [[1.0, 0.0]]]).log()).exp()
+    tensor([[0.7500, 0.2500]], dtype=torch.float64)
+    """
     return says.double().logsumexp(0) - torch.tensor(len(says)).log()
 
 
 def share_drawn(log_probabilities: Tensor, labels: Tensor) -> float:
-    """Expected accuracy of a class drawn from these probabilities instead of the likeliest: the mean of p(y)."""
+    """Expected accuracy of a class drawn from these probabilities instead of the likeliest: the mean of p(y).
+
+    >>> round(share_drawn(torch.tensor([[0.75, 0.25]]).log(), torch.tensor([0])), 4)
+    0.75
+    """
     return log_probabilities.gather(1, labels[:, None]).double().exp().mean().item()
 
 

@@ -82,7 +82,11 @@ def examine(group: str, function: Callable, vectors: list[dict]) -> Verdict:
 
 
 def agrees(given: list | Raised, expected, tolerance: float) -> bool:
-    """Whether an answer, as its numbers in a row, is the expected one."""
+    """Whether an answer, as its numbers in a row, is the expected one.
+
+    >>> agrees([0.5, 1.0], [[0.5], [1.0]], tolerance=1e-6), agrees([0.5], [0.5, 1.0], tolerance=1e-6)
+    (True, False)
+    """
     wanted = leaves(expected)
     if isinstance(given, Raised) or len(given) != len(wanted):
         return False
@@ -165,6 +169,7 @@ def _mistaken(mistake: Callable, inputs: dict):
 
 
 def _differs(vector: dict, given: list[float] | Raised) -> str:
+    """The first thing, in one line, in which an answer is not what its vector expects."""
     wanted = leaves(vector["expected"])
     if isinstance(given, Raised):
         return f"{vector['id']} raises {given.message}"

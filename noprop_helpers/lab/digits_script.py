@@ -43,7 +43,11 @@ def digits_script(dataset: Dataset) -> str:
 
 
 def packed(levels: Tensor) -> str:
-    """Levels of ink 0 to 16, of any shape, as letters: one a level, and one for up to 26 blank ones together."""
+    """Levels of ink 0 to 16, of any shape, as letters: one a level, and one for up to 26 blank ones together.
+
+    >>> packed(torch.tensor([0, 0, 0, 16, 16, 1]))
+    'cPPA'
+    """
     text = []
     for level, run in itertools.groupby(levels.flatten().tolist()):
         length = len(list(run))

@@ -15,6 +15,9 @@ def check(exercise: str, answer) -> None:
 
     ``answer`` is a number, a list of numbers or a tensor; ``...`` stands for "not yet". Raises a ValueError where the exercise
     is not in the book, or the answer has another shape than the exercise asks for.
+
+    >>> check("1.1", ...)
+    Exercise 1.1: put your answer in the place of the dots
     """
     if exercise not in ANSWERS:
         raise NoPropError(f"no exercise {exercise!r} with an answer to check; there are {', '.join(ANSWERS)}")

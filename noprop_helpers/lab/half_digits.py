@@ -57,6 +57,9 @@ def halves(images: Tensor) -> Problems:
     """Images [N, 1, H, W] in [0, 1] -> upper halves x [N, M, 1], lower ones y [N, M] of zeros and ones; all is open.
 
     Images of 16 pixels a side or more are made half as large first, means of 2 x 2 pixels. A row in the middle is left out.
+
+    >>> halves(torch.ones(1, 1, 8, 8)).y.shape
+    torch.Size([1, 32])
     """
     small = nn.functional.avg_pool2d(images, 2) if images.shape[2] >= 16 else images
     height = small.shape[2] // 2
@@ -99,12 +102,20 @@ def reader(learned: Problems, labels: Tensor, training: Training = READING) -> n
 
 
 def joined(x: Tensor, y: Tensor) -> Tensor:
-    """Upper halves [N, M, 1] and lower ones [N, M] -> whole digits [N, 2 M]."""
+    """Upper halves [N, M, 1] and lower ones [N, M] -> whole digits [N, 2 M].
+
+    >>> joined(torch.zeros(1, 2, 1), torch.ones(1, 2))
+    tensor([[0., 0., 1., 1.]])
+    """
     return torch.cat([x.squeeze(2), y.float()], 1)
 
 
 def to_nearest(said: Tensor, others: Tensor) -> Tensor:
-    """Share of pixels in which halves [N, M] differ from the nearest of others [L, M]: -> [N]."""
+    """Share of pixels in which halves [N, M] differ from the nearest of others [L, M]: -> [N].
+
+    >>> to_nearest(torch.tensor([[1, 1, 0, 0]]), torch.tensor([[1, 0, 0, 0], [0, 0, 1, 1]]))
+    tensor([0.2500])
+    """
     ones, of_others = said.float(), others.float()
     both = [part @ of_others.T for part in ones.split(500)]
     return (ones.sum(1, keepdim=True) + of_others.sum(1) - 2 * torch.cat(both)).min(1).values / said.shape[1]

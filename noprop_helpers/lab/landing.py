@@ -38,7 +38,11 @@ def darkened(svg: str) -> str:
 
 
 def text(x: float, y: float, words: str, size: int, anchor: str = "start", weight: int = 400, colour: str = "#22272e") -> str:
-    """Words of an SVG, their baseline at (x, y) in its units."""
+    """Words of an SVG, their baseline at (x, y) in its units.
+
+    >>> text(1, 2, "noise", size=12)
+    '<text x="1" y="2" font-size="12" font-weight="400" text-anchor="start" fill="#22272e">noise</text>'
+    """
     look = f'font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" fill="{colour}"'
     return f'<text x="{x:g}" y="{y:g}" {look}>{words}</text>'
 

@@ -116,5 +116,9 @@ def _entry(value) -> str:
 
 
 def breakable(text: str) -> str:
-    """A name with underscores as code that may break after each of them: on a phone a table is as wide as its longest name."""
+    """A name with underscores as code that may break after each of them: on a phone a table is as wide as its longest name.
+
+    >>> breakable("mnist_audit")
+    '<code>mnist_<wbr>audit</code>'
+    """
     return f"<code>{escape(text).replace('_', '_<wbr>')}</code>"

@@ -66,6 +66,7 @@ class Counter(TorchDispatchMode):
         self._known = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        """Run an operation, hold the memory that it fills, and count it unless it is free."""
         kwargs = kwargs or {}
         result = operation(*args, **kwargs)
         if operation.namespace == "aten" and not operation.is_view:

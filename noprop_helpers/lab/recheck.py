@@ -131,7 +131,11 @@ def modules_of(record: dict) -> tuple[str, ...]:
 
 @functools.cache
 def meaning(source: str) -> str:
-    """Python code without comments, docstrings and layout: the same for all that computes the same."""
+    """Python code without comments, docstrings and layout: the same for all that computes the same.
+
+    >>> meaning("x = 1  # one") == meaning("x=1"), meaning("x = 1") == meaning("x = 2")
+    (True, False)
+    """
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:

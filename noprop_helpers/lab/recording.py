@@ -66,6 +66,7 @@ class Recording(NamedTuple):
 
 
 def _told(dataset: Dataset | None) -> dict:
+    """A data set as a record names it: checksum, sizes and, where it was prepared, how."""
     if dataset is None:
         return {"name": "made from the seed"}
     sizes = {"train": len(dataset.train_labels), "test": len(dataset.test_labels)}

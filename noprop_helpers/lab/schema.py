@@ -15,22 +15,38 @@ Rule = Callable[[object], bool]
 
 
 def text(pattern: str = r"[^<>]+") -> Rule:
-    """A rule: text that matches the whole of a pattern; if none is given, text that cannot be HTML."""
+    """A rule: text that matches the whole of a pattern; if none is given, text that cannot be HTML.
+
+    >>> text()("a word"), text()("<b>"), text("cpu|cuda")("tpu")
+    (True, False, False)
+    """
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
 def number(low: float = -math.inf, high: float = math.inf) -> Rule:
-    """A rule: a finite number in a range, its ends included."""
+    """A rule: a finite number in a range, its ends included.
+
+    >>> number(0, 1)(0.5), number(0, 1)(1.5), number()(True)
+    (True, False, False)
+    """
     return lambda value: type(value) in (int, float) and math.isfinite(value) and low <= value <= high
 
 
 def whole(low: int) -> Rule:
-    """A rule: an integer, this or more."""
+    """A rule: an integer, this or more.
+
+    >>> whole(1)(2), whole(1)(0), whole(1)(2.0)
+    (True, False, False)
+    """
     return lambda value: type(value) is int and value >= low
 
 
 def or_none(rule: Rule) -> Rule:
-    """A rule: this one, or nothing known."""
+    """A rule: this one, or nothing known.
+
+    >>> or_none(whole(1))(None)
+    True
+    """
     return lambda value: value is None or rule(value)
 
 
@@ -65,7 +81,11 @@ ROW |= {"baseline": or_none(text()), **{key: or_none(number(0)) for key in ("rat
 
 
 def problems(record: dict) -> list[str]:
-    """What is wrong with a record of an experiment, a benchmark or a check, a line each; [] where nothing is."""
+    """What is wrong with a record of an experiment, a benchmark or a check, a line each; [] where nothing is.
+
+    >>> len(problems({})) > 0
+    True
+    """
     if not isinstance(record, dict):
         return [f"expected a record, got {record!r:.40}"]
     fields = BENCHMARK if "benchmark" in record else CHECK if "checked" in record else EXPERIMENT
@@ -108,11 +128,16 @@ def _numbers(numbers: list) -> list[str]:
 
 
 def agree(recorded: float, measured: float, allowed: float) -> bool:
-    """Whether a number measured again is as far as allowed from the recorded one, or nearer, up to rounding."""
+    """Whether a number measured again is as far as allowed from the recorded one, or nearer, up to rounding.
+
+    >>> agree(0.95, 0.94, allowed=0.02), agree(0.95, 0.94, allowed=0.001)
+    (True, False)
+    """
     return abs(measured - recorded) <= allowed + 1e-9 * abs(recorded)
 
 
 def _rows(rows: list) -> list[str]:
+    """Problems of a benchmark's rows: also a ratio without its baseline, or outside of its ends."""
     found = []
     for i, row in enumerate(rows):
         wrong = _fields(row, ROW, {}, f"rows.{i}.")

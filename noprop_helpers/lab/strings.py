@@ -88,18 +88,31 @@ WALKS, ESTIMATED = 1000, 150  # walks for each of so many problems, of which the
 
 @functools.cache
 def words() -> Tensor:
-    """All strings of the code: [49, 7]."""
+    """All strings of the code: [49, 7].
+
+    >>> words()[8]
+    tensor([1, 2, 3, 4, 5, 6, 0])
+    """
     first, step = torch.cartesian_prod(torch.arange(MODULUS), torch.arange(MODULUS)).split(1, 1)
     return (first + step * torch.arange(LENGTH)) % MODULUS
 
 
 def are_words(said: Tensor) -> Tensor:
-    """Whether the checks hold, y_i - 2 y_(i+1) + y_(i+2) = 0 modulo 7 for all i: [B, 7] -> [B] bool."""
+    """Whether the checks hold, y_i - 2 y_(i+1) + y_(i+2) = 0 modulo 7 for all i: [B, 7] -> [B] bool.
+
+    >>> are_words(torch.tensor([[1, 2, 3, 4, 5, 6, 0], [1, 2, 3, 4, 5, 6, 1]]))
+    tensor([ True, False])
+    """
     return (said.diff(dim=1).diff(dim=1) % MODULUS == 0).all(1)
 
 
 def strings(count: int, generator: torch.Generator) -> Problems:
-    """Strings of which no digit, one or two are shown: x [B, 7, 7], one-hot where a digit is shown and else 0."""
+    """Strings of which no digit, one or two are shown: x [B, 7, 7], one-hot where a digit is shown and else 0.
+
+    >>> x, y, hidden = strings(4, torch.Generator().manual_seed(0))
+    >>> bool(are_words(y).all()), x.shape
+    (True, torch.Size([4, 7, 7]))
+    """
     y = words()[torch.randint(len(words()), (count,), generator=generator)]
     num_shown = torch.tensor(SHOWN)[torch.randint(len(SHOWN), (count, 1), generator=generator)]
     shown = torch.rand(y.shape, generator=generator).argsort(1) < num_shown

@@ -41,17 +41,29 @@ class Training(NamedTuple):
 
 
 def size(layer: nn.Module) -> int:
-    """How many parameters a layer has."""
+    """How many parameters a layer has.
+
+    >>> size(nn.Linear(3, 2))
+    8
+    """
     return sum(p.numel() for p in layer.parameters())
 
 
 def embedded(y: Tensor, num_symbols: int) -> Tensor:
-    """One-hot blocks: y [B, M] -> u [B, M * K]."""
+    """One-hot blocks: y [B, M] -> u [B, M * K].
+
+    >>> embedded(torch.tensor([[1, 0]]), num_symbols=3)
+    tensor([[0., 1., 0., 1., 0., 0.]])
+    """
     return nn.functional.one_hot(y, num_symbols).flatten(1).float()
 
 
 def denoised(scores: Tensor) -> Tensor:
-    """The mean embedding of every coordinate: scores [..., M, K] -> u_hat [..., M * K]."""
+    """The mean embedding of every coordinate: scores [..., M, K] -> u_hat [..., M * K].
+
+    >>> denoised(torch.zeros(1, 2, 4))
+    tensor([[0.2500, 0.2500, 0.2500, 0.2500, 0.2500, 0.2500, 0.2500, 0.2500]])
+    """
     return scores.softmax(-1).flatten(-2)
 
 
@@ -59,18 +71,29 @@ def log_probabilities(u_hat: Tensor, y: Tensor) -> Tensor:
     """Of every coordinate of a label, as a guess says: u_hat [B, M * K], y [B, M] -> nats [B, M].
 
     What float32 rounds to 0 counts as its smallest normal number: 87 nats.
+
+    >>> log_probabilities(torch.tensor([[0.5, 0.5, 1.0, 0.0]]), torch.tensor([[1, 0]]))
+    tensor([[-0.6931,  0.0000]])
     """
     said = u_hat.unflatten(1, (y.shape[1], -1)).gather(2, y.unsqueeze(2)).squeeze(2)
     return said.clamp(torch.finfo(said.dtype).tiny, 1.0).log()
 
 
 def answers(z: Tensor, num_symbols: int) -> Tensor:
-    """The likeliest symbol of every coordinate: a state or u_hat [B, M * K] -> [B, M]."""
+    """The likeliest symbol of every coordinate: a state or u_hat [B, M * K] -> [B, M].
+
+    >>> answers(torch.tensor([[0.2, 0.8, 0.9, 0.1]]), num_symbols=2)
+    tensor([[1, 0]])
+    """
     return z.unflatten(1, (-1, num_symbols)).argmax(2)
 
 
 def coordinate_loss(scores: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy in nats, the mean over coordinates: scores [..., B, M, K], y [B, M] -> [..., B]."""
+    """Cross-entropy in nats, the mean over coordinates: scores [..., B, M, K], y [B, M] -> [..., B].
+
+    >>> coordinate_loss(torch.zeros(1, 3, 2), torch.tensor([[0, 1, 0]]))  # log 2
+    tensor([0.6931])
+    """
     y = y.expand(scores.shape[:-1])
     return nn.functional.cross_entropy(scores.flatten(0, -2), y.flatten(), reduction="none").view(y.shape).mean(-1)
 
@@ -104,6 +127,7 @@ def train_alone(layer: nn.Module, level: Tensor, draw: Draw, training: Training,
 def _one_by_one(
     layers: Sequence[nn.Module], levels: Tensor, draw: Draw, training: Training, generator: torch.Generator
 ) -> Tensor:
+    """Layers trained apart by chapter 3's loop, an optimizer for each: -> mean losses [T]."""
     optimizers = [torch.optim.Adam(layer.parameters(), fused=True) for layer in layers]
     batches = noised_lessons(levels, layers[0].num_symbols, _lessons(draw, training, optimizers, generator), generator)
     return fit_layers(layers, optimizers, batches, coordinate_loss)
@@ -177,7 +201,11 @@ def _lessons(
 
 
 def noise_like(y: Tensor, num_symbols: int, generator: torch.Generator | None = None) -> Tensor:
-    """Pure noise in the place of an embedded label: y [B, M] -> [B, M * K]."""
+    """Pure noise in the place of an embedded label: y [B, M] -> [B, M * K].
+
+    >>> noise_like(torch.zeros(5, 36, dtype=torch.int64), num_symbols=6).shape
+    torch.Size([5, 216])
+    """
     return torch.randn(len(y), y.shape[1] * num_symbols, generator=generator)
 
 
@@ -219,7 +247,12 @@ def intervened(
 
 
 def told(x: Tensor, level: Tensor) -> Tensor:
-    """x [B, M, F] and the signal level of each one's state [B] -> [B, M, F + 1]."""
+    """x [B, M, F] and the signal level of each one's state [B] -> [B, M, F + 1].
+
+    >>> told(torch.zeros(1, 2, 1), torch.tensor([0.5]))
+    tensor([[[0.0000, 0.5000],
+             [0.0000, 0.5000]]])
+    """
     return torch.cat([x, level.view(-1, 1, 1).expand(*x.shape[:2], 1)], 2)
 
 

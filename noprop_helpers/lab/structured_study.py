@@ -438,6 +438,7 @@ def trained_top(bench: Bench, draw: structured.Draw, hidden_dim: int | None = No
 
 
 def _ensemble_of_tops(bench: Bench) -> Tensor:
+    """Mean guess [N, M * K] of as many layers as the chain has, trained apart, all at its top level."""
     T = bench.plan.num_layers
     layers = bench.layers(T)
     structured.train_apart(layers, _top_level(bench).expand(T), bench.draw, bench.plan.training, bench.generator)
@@ -459,12 +460,14 @@ def _tied(bench: Bench, hidden_dim: int | None = None, steps: int | None = None)
 
 
 def _through_all(bench: Bench, every_step: bool = False, cut: bool = False) -> Tensor:
+    """Where quiet walks end, z_0 [N, M * K], of layers trained by `structured.train_through`."""
     chain = Chain(bench.layers(bench.plan.num_layers), posterior_coefficients(cosine_alpha_bar(bench.plan.num_layers)))
     structured.train_through(*chain, bench.draw, bench.plan.training, bench.generator, every_step, cut)
     return bench.walked(chain)
 
 
 def _iterative(bench: Bench) -> Tensor:
+    """Answers, as z_0 [N, M * K], of one layer that fills in its surest cell and looks again; trained as long as a chain."""
     def any_share(count: int, generator: torch.Generator) -> Problems:  # from the plan's to all cells: what it will meet
         share = bench.plan.share + (1 - bench.plan.share) * float(torch.rand((), generator=generator))
         return puzzles(BOARD, split()[0], share, count, generator)

@@ -27,21 +27,35 @@ class Board(NamedTuple):
 
 
 def boxes(board: Board, cells: Tensor) -> Tensor:
-    """Cells [B, S, S, ...] in another order -> [B, S boxes, S cells, ...], boxes row by row. ``unboxed`` undoes it."""
+    """Cells [B, S, S, ...] in another order -> [B, S boxes, S cells, ...], boxes row by row. ``unboxed`` undoes it.
+
+    >>> boxes(Board(2, 2), torch.arange(16).view(1, 4, 4))[0, 1]  # the box at the top right
+    tensor([2, 3, 6, 7])
+    """
     h, w = board
     parts = cells.unflatten(1, (w, h)).unflatten(3, (h, w))  # [B, w bands, h, h stacks, w, ...]
     return parts.transpose(2, 3).flatten(1, 2).flatten(2, 3)
 
 
 def unboxed(board: Board, cells: Tensor) -> Tensor:
-    """Cells box by box [B, S, S, ...] -> row by row [B, S, S, ...]."""
+    """Cells box by box [B, S, S, ...] -> row by row [B, S, S, ...].
+
+    >>> cells = torch.arange(36).view(1, 6, 6)
+    >>> bool((unboxed(Board(2, 3), boxes(Board(2, 3), cells)) == cells).all())
+    True
+    """
     h, w = board
     parts = cells.unflatten(1, (w, h)).unflatten(3, (h, w))  # [B, w bands, h stacks, h, w, ...]
     return parts.transpose(2, 3).flatten(1, 2).flatten(2, 3)
 
 
 def conflicts(board: Board, grids: Tensor) -> Tensor:
-    """Which cells hold a value that stands again in their row, column or box: [B, S, S] -> [B, S, S] bool."""
+    """Which cells hold a value that stands again in their row, column or box: [B, S, S] -> [B, S, S] bool.
+
+    >>> grid = torch.tensor([[[0, 1, 2, 3], [2, 3, 0, 1], [1, 0, 3, 2], [3, 2, 1, 1]]])
+    >>> conflicts(Board(2, 2), grid)[0].nonzero().tolist()  # the two ones below, and the one above them
+    [[1, 3], [3, 2], [3, 3]]
+    """
     one_hot = nn.functional.one_hot(grids, board.size)  # [B, S, S, S]
     in_box = boxes(board, one_hot)
     in_box = unboxed(board, in_box.sum(2, keepdim=True).expand_as(in_box))  # how often each value stands in a cell's box
@@ -50,7 +64,11 @@ def conflicts(board: Board, grids: Tensor) -> Tensor:
 
 
 def solved(board: Board, grids: Tensor) -> Tensor:
-    """Whether every value stands once in each row, column and box: [B, S, S] -> [B] bool."""
+    """Whether every value stands once in each row, column and box: [B, S, S] -> [B] bool.
+
+    >>> solved(Board(2, 2), torch.tensor([[[0, 1, 2, 3], [2, 3, 0, 1], [1, 0, 3, 2], [3, 2, 1, 0]]]))
+    tensor([True])
+    """
     return ~conflicts(board, grids).flatten(1).any(1)
 
 
@@ -58,10 +76,16 @@ def solved(board: Board, grids: Tensor) -> Tensor:
 
 
 def shuffled(board: Board, grids: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Each grid moved by a symmetry of its own: rows and bands, columns and stacks reordered, values renamed. [B, S, S]."""
+    """Each grid moved by a symmetry of its own: rows and bands, columns and stacks reordered, values renamed. [B, S, S].
+
+    >>> grid = torch.tensor([[[0, 1, 2, 3], [2, 3, 0, 1], [1, 0, 3, 2], [3, 2, 1, 0]]])
+    >>> solved(Board(2, 2), shuffled(Board(2, 2), grid.expand(5, -1, -1))).tolist()
+    [True, True, True, True, True]
+    """
     count, S = len(grids), board.size
 
     def lines(groups: int, size: int) -> Tensor:
+        """Orders [B, groups * size] of rows or columns: of groups among themselves, and of lines within a group."""
         outer = torch.rand(count, groups, generator=generator).argsort(1)  # [B, groups]
         inner = torch.rand(count, groups, size, generator=generator).argsort(2)
         return (outer.unsqueeze(2) * size + inner.gather(1, outer.unsqueeze(2).expand(inner.shape))).flatten(1)
@@ -76,6 +100,9 @@ def grids_in_order(board: Board) -> Tensor:
     """All solved grids whose first row is 0, 1, ..., S - 1: [G, S, S]. Times S! these are all grids.
 
     Row after row, every permutation that fits the rows above. Raises NoPropError above 6 x 6, where there are too many.
+
+    >>> len(grids_in_order(Board(2, 2)))  # of 4 x 4, times 4! there are 288
+    12
     """
     S, h = board.size, board.height
     if S > 6:
@@ -95,7 +122,13 @@ def grids_in_order(board: Board) -> Tensor:
 
 
 def line_orders(groups: int, size: int) -> Tensor:
-    """All orders of ``groups`` x ``size`` lines that keep groups together: [groups! size!^groups, groups * size]."""
+    """All orders of ``groups`` x ``size`` lines that keep groups together: [groups! size!^groups, groups * size].
+
+    >>> line_orders(2, 2)[:3].tolist()
+    [[0, 1, 2, 3], [0, 1, 3, 2], [1, 0, 2, 3]]
+    >>> len(line_orders(2, 3))  # 2! orders of the groups, 3! within each
+    72
+    """
     inner = list(itertools.permutations(range(size)))
     orders = [
         [g * size + i for g, within in zip(outer, inners) for i in within]
@@ -106,7 +139,12 @@ def line_orders(groups: int, size: int) -> Tensor:
 
 
 def orbit(board: Board, grid: Tensor) -> Tensor:
-    """What the symmetries make of one grid, renamed so that the first row is in order: [S, S] -> [moves, S, S]."""
+    """What the symmetries make of one grid, renamed so that the first row is in order: [S, S] -> [moves, S, S].
+
+    >>> grid = grids_in_order(Board(2, 2))[0]
+    >>> orbit(Board(2, 2), grid).shape  # 8 orders of the rows, 8 of the columns
+    torch.Size([64, 4, 4])
+    """
     rows, columns = line_orders(board.width, board.height), line_orders(board.height, board.width)
     moved = grid[rows][:, :, columns].transpose(1, 2).flatten(0, 1)  # [moves, S, S]
     names = moved[:, 0].argsort(1)  # the value v of the first row stands in column names[v]
@@ -118,6 +156,9 @@ def classes(board: Board) -> tuple[Tensor, ...]:
     """The grids of ``grids_in_order`` by class, the smallest class first: tuple of [n, S, S].
 
     Two grids are of one class if a symmetry makes one of the other. 4 x 4 has three classes, 6 x 6 has 49.
+
+    >>> [len(grids) for grids in classes(Board(2, 2))]
+    [4, 4, 4]
     """
     grids = grids_in_order(board)
     numbers, order = _numbers(board, grids).sort()
@@ -148,6 +189,10 @@ def solutions(board: Board, puzzle: Tensor, limit: int = 2, chance: random.Rando
     """Up to ``limit`` solved grids [S, S] that agree with a puzzle [S, S], in which -1 is an empty cell.
 
     Depth first, the cell with the fewest possible values next; these values in order, or as ``chance`` shuffles them.
+
+    >>> puzzle = torch.tensor([[0, 1, 2, 3], [2, 3, -1, -1], [-1, -1, -1, -1], [-1, -1, -1, -1]])
+    >>> len(solutions(Board(2, 2), puzzle)), len(solutions(Board(2, 2), puzzle, limit=100))
+    (2, 6)
     """
     S, (h, w) = board.size, board
     units = [(r, S + c, 2 * S + r // h * h + c // w) for r in range(S) for c in range(S)]  # row, column, box of a cell
@@ -163,6 +208,7 @@ def solutions(board: Board, puzzle: Tensor, limit: int = 2, chance: random.Rando
         return [value for value in range(S) if not taken >> value & 1]
 
     def search() -> None:
+        """Fill the cell with the fewest values left by each of them, and search on, until there are as many as asked for."""
         empty = [(len(possible(cell)), cell) for cell in range(S * S) if cells[cell] < 0]
         if not empty:
             found.append(torch.tensor(cells).view(S, S))
@@ -194,7 +240,11 @@ def solutions(board: Board, puzzle: Tensor, limit: int = 2, chance: random.Rando
 
 @functools.lru_cache(maxsize=3)
 def units(board: Board) -> Tensor:
-    """Which cells make each row, each column, each box: [3, S, S * S] of zeros and ones."""
+    """Which cells make each row, each column, each box: [3, S, S * S] of zeros and ones.
+
+    >>> units(Board(2, 2))[2, 1]  # the box at the top right
+    tensor([0., 0., 1., 1., 0., 0., 1., 1., 0., 0., 0., 0., 0., 0., 0., 0.])
+    """
     cells = torch.arange(board.size**2).view(board.size, board.size)
     members = torch.stack([cells, cells.T, boxes(board, cells.unsqueeze(0))[0]])  # [3, S, S]: the cells of every unit
     return nn.functional.one_hot(members, board.size**2).sum(2).float()
@@ -205,6 +255,10 @@ class BoardLayer(nn.Module):
     as there are ``rounds``, and says what it holds. All cells share their weights: none knows where on the board it is.
 
     x [B, S * S, F], of every cell what is given, and the state z [B, S * S * S] -> scores [B, S * S, S].
+
+    >>> layer = BoardLayer(Board(2, 2), num_features=4, hidden_dim=8)
+    >>> layer(torch.zeros(3, 16, 4), torch.zeros(3, 64)).shape
+    torch.Size([3, 16, 4])
     """
 
     def __init__(self, board: Board, num_features: int, hidden_dim: int = 64, rounds: int = 2):

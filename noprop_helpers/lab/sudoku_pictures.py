@@ -74,6 +74,10 @@ def signature(board: Board, grid: Tensor) -> tuple:
     Two lines are a permutation, what stands in the one -> what stands beside it in the other. The lengths of its cycles do not
     change when values are renamed or the crossing lines reordered. Counted for all pairs of rows, those of one band apart from
     the others, and for all pairs of columns. Where boxes are square a grid has the signature of its mirror image, too.
+
+    >>> grid = torch.tensor([[0, 1, 2, 3], [2, 3, 0, 1], [1, 0, 3, 2], [3, 2, 1, 0]])
+    >>> signature(Board(2, 2), grid) == signature(Board(2, 2), grid.flip(0))
+    True
     """
     ways = [_cycles(grid.tolist(), board.height), _cycles(grid.T.tolist(), board.width)]
     return tuple(sorted(ways) if board.height == board.width else ways)
@@ -86,6 +90,7 @@ def _cycles(lines: list[list[int]], size: int) -> tuple:
 
 
 def _cycle_lengths(one: list[int], other: list[int]) -> tuple[int, ...]:
+    """Cycles of the permutation that takes one line to the other: their lengths stay when symbols are renamed."""
     follows, lengths = dict(zip(one, other)), []
     while follows:
         length, value = 0, next(iter(follows))

@@ -94,6 +94,7 @@ def at_every_rate(plan: TaskPlan, seed: int, task: Task, progress: Progress, rat
     opponent by draws of its own: rate -> who -> the judge's numbers."""
 
     def met(rate: float) -> dict:
+        """A chain and its opponents, each trained at this rate from the same seed: -> what each comes to."""
         def bench() -> Bench:
             return Bench(dataclasses.replace(plan, learning_rate=rate), seed, task)
 
@@ -110,7 +111,11 @@ def at_every_rate(plan: TaskPlan, seed: int, task: Task, progress: Progress, rat
 
 
 def log_probability(u_hat: Tensor, y: Tensor) -> Tensor:
-    """Of a label, if each coordinate is drawn by itself as a guess says: u_hat [B, M * K], y [B, M] -> nats [B]."""
+    """Of a label, if each coordinate is drawn by itself as a guess says: u_hat [B, M * K], y [B, M] -> nats [B].
+
+    >>> log_probability(torch.tensor([[0.5, 0.5, 0.25, 0.75]]), torch.tensor([[0, 0]])).exp()
+    tensor([0.1250])
+    """
     return structured.log_probabilities(u_hat, y).sum(1)
 
 

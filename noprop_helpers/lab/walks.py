@@ -38,12 +38,20 @@ class Walk(NamedTuple):
 
 
 def line(values: Tensor) -> str:
-    """Numbers of three decimals: [K] -> "0 0.998 -1.2"."""
+    """Numbers of three decimals: [K] -> "0 0.998 -1.2".
+
+    >>> line(torch.tensor([0.0, 0.9984, -1.2]))
+    '0 0.998 -1.2'
+    """
     return " ".join(f"{round(value, 3) + 0.0:.3f}".rstrip("0").rstrip(".") for value in values.tolist())
 
 
 def word(numbers: Tensor, highest: int) -> str:
-    """Numbers from 0 to 1 as one character each, 0 ... ``highest`` in the digits "0" ... "9", "a" ... "z": any shape."""
+    """Numbers from 0 to 1 as one character each, 0 ... ``highest`` in the digits "0" ... "9", "a" ... "z": any shape.
+
+    >>> word(torch.tensor([0.0, 0.5, 1.0]), highest=16)
+    '08g'
+    """
     return "".join(LEVELS[i] for i in (numbers.double() * highest).round().clamp(0, highest).long().flatten().tolist())
 
 

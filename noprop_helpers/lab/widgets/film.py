@@ -47,7 +47,11 @@ def frame_of(one: dict, way: str, step: int) -> tuple[str, str]:
 
 
 def wrong(values: str) -> list[bool]:
-    """Which of 36 cells hold a value that stands again in their row, column or box."""
+    """Which of 36 cells hold a value that stands again in their row, column or box.
+
+    >>> sum(wrong("123456" * 6))  # all of them, in columns of one value
+    36
+    """
     return conflicts(BOARD, torch.tensor([int(value) - 1 for value in values]).view(1, 6, 6)).flatten().tolist()
 
 
@@ -65,7 +69,11 @@ def _frames(walk: dict) -> list[str]:
 
 
 def opacity(sure: str) -> str:
-    """How dark a value is that a layer is this sure of: a character of ``SURE``."""
+    """How dark a value is that a layer is this sure of: a character of ``SURE``.
+
+    >>> opacity(SURE[0]), opacity(SURE[-1])
+    ('0.40', '1.00')
+    """
     return f"{0.4 + 0.017 * SURE.index(sure):.2f}"
 
 

@@ -133,19 +133,31 @@ def body(*parts: str) -> str:
 
 
 def text(x: float, y: float, said: str, kind: str = "", anchor: str = "middle") -> str:
-    """Text at a point; ``kind`` are classes."""
+    """Text at a point; ``kind`` are classes.
+
+    >>> text(8, 16, "t = 0", "nph-small")
+    '<text x="8" y="16" text-anchor="middle" class="nph-small">t = 0</text>'
+    """
     classes = f' class="{kind}"' if kind else ""
     placed = f' text-anchor="{anchor}"' if anchor != "start" else ""
     return f'<text x="{x:g}" y="{y:g}"{placed}{classes}>{escape(said)}</text>'
 
 
 def head(said: str, x: float = 0, kind: str = "") -> str:
-    """What a drawing is of, above it."""
+    """What a drawing is of, above it.
+
+    >>> head("the state")
+    '<text x="0" y="14" class="nph-head">the state</text>'
+    """
     return text(x, 14, said, f"nph-head {kind}".strip(), "start")
 
 
 def scale(said: str) -> str:
-    """What the height of the bars is, above them on the right."""
+    """What the height of the bars is, above them on the right.
+
+    >>> scale("around 0")
+    '<text x="320" y="14" text-anchor="end" class="nph-small">around 0</text>'
+    """
     return text(WIDTH, 14, said, "nph-small", "end")
 
 
@@ -160,7 +172,11 @@ def digit(word: str, x: float = 0, y: float = 0, size: float = 64) -> str:
 
 
 def bar(value: float, zero: float, unit: float) -> tuple[str, str]:
-    """Top and height of a bar of this value above, or below, the line at ``zero``: units a 1 is high."""
+    """Top and height of a bar of this value above, or below, the line at ``zero``: units a 1 is high.
+
+    >>> bar(0.5, zero=100, unit=40)
+    ('80.0', '20.0')
+    """
     height = abs(value) * unit
     return f"{zero - height if value > 0 else zero:.1f}", f"{height:.1f}"
 
@@ -193,10 +209,18 @@ def belief(name: str, title: str, says: str, values: Sequence[float], label: int
 
 
 def a(label: int) -> str:
-    """A digit with its article."""
+    """A digit with its article.
+
+    >>> a(8), a(3)
+    ('an 8', 'a 3')
+    """
     return f"an {label}" if label == 8 else f"a {label}"
 
 
 def points(values: str) -> list[float]:
-    """Numbers of a record's line of text."""
+    """Numbers of a record's line of text.
+
+    >>> points("0 0.998 -1.2")
+    [0.0, 0.998, -1.2]
+    """
     return [float(value) for value in values.split()]

@@ -33,7 +33,12 @@ def prediction_browser(record: dict, name: str = "predictions") -> HTML:
 
 
 def in_order(predictions: list[dict]) -> list[dict]:
-    """Mistakes first; within them, and within the others, the least sure first."""
+    """Mistakes first; within them, and within the others, the least sure first.
+
+    >>> right, wrong = {"label": 1, "says": 1, "belief": "0 1"}, {"label": 1, "says": 0, "belief": "1 0"}
+    >>> [one["says"] for one in in_order([right, wrong])]
+    [0, 1]
+    """
     return sorted(predictions, key=lambda one: (one["label"] == one["says"], max(frame.points(one["belief"]))))
 
 

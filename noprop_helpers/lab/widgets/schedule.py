@@ -114,6 +114,7 @@ def _path(values: Sequence[float], first_t: int, num_steps: int, y: Callable[[fl
 
 
 def _axes(ticks: dict[float, str], num_steps: int, t: int) -> str:
+    """Lines at the heights of ``ticks`` with their names, the ends of time, and a line at t."""
     lines = "".join(f"M{LEFT} {y:.1f}H{RIGHT}" for y in ticks)
     names = "".join(frame.text(LEFT - 5, y + 4, said, "nph-small", "end") for y, said in ticks.items())
     ends = frame.text(LEFT, BOTTOM + 16, "t = 0", "nph-small", "start") + frame.text(
@@ -128,6 +129,7 @@ def _fraction_y(value: float) -> float:
 
 
 def _ratio_y(value: float) -> float:
+    """Height of a ratio on a logarithmic scale, 1 in the middle, cut DECADES above and below."""
     height = (BOTTOM - TOP) / (2 * DECADES)
     decades = DECADES if value == math.inf else max(-DECADES, min(DECADES, math.log10(value)))
     return (TOP + BOTTOM) / 2 - height * decades
