@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+EXECUTED := _build/.jupyter_cache
 
 # Stored outputs are compared as text, and the order of a floating-point sum depends on the
 # number of threads: two on every machine, whatever it has.
@@ -29,10 +30,16 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# From scratch each time: a warm _build keeps silent about warnings on pages that did not change.
+# From scratch each time: a warm _build keeps silent about warnings on pages that did not change. Chapters are executed side by
+# side, on a thread each; the build takes what came out, and executes again, and says why, what failed.
+book: export OMP_NUM_THREADS := 1
 book: $(STAMP) ## execute every chapter and build the book into _build/html/index.html
 	rm -rf _build
-	$(BIN)/jupyter-book build . --warningiserror --nitpick --keep-going
+	mkdir -p $(EXECUTED)
+	$(BIN)/jcache notebook --cache-path $(EXECUTED) add book/*.ipynb
+	$(BIN)/jcache project --cache-path $(EXECUTED) execute --executor local-parallel --timeout 300
+	sed 's/execute_notebooks: force/execute_notebooks: cache/' _config.yml > .config-executed.yml
+	$(BIN)/jupyter-book build . --config .config-executed.yml --warningiserror --nitpick --keep-going
 
 # The tests execute every chapter once, and hold what comes out to what is stored: the book beside them is built of that.
 book-as-stored: $(STAMP)
