@@ -17,6 +17,7 @@ from noprop_helpers.lab.experiments import EXPERIMENTS
 from noprop_helpers.lab.gpu_session import STEPS, Step, dataset_of, experiments, job_command, main, pack, run, session, steps
 
 JOBS = [job for step in STEPS for job in step.jobs]
+OTHERS = ["mnist_backprop_one_hot", "mnist_ct_one_hot", "cifar10_dt_one_hot", "cifar10_best"]
 
 
 def options_in(folder, **changes):
@@ -43,7 +44,7 @@ def words(tmp_path, *more):
 
 @pytest.mark.slow
 def test_a_rehearsal_records_everything_and_nothing_twice(tmp_path, capsys, monkeypatch):
-    """In real processes; the experiments of the other steps, which differ by their names, in this one, to save the time."""
+    """In real processes; of the experiments of the other steps one of each kind in this one, to save the time."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     only = ["--only", "check", "bench", "rest"]
     assert main(words(tmp_path, *only)) == 0
@@ -51,7 +52,7 @@ def test_a_rehearsal_records_everything_and_nothing_twice(tmp_path, capsys, monk
     wanted = ["environment", "tests", "bench_gpu", "mnist_dt_learned"]
     assert [line.split()[1:3] for line in said[:4]] == [[job, "done"] for job in wanted], said
     assert said[4:6] == [f"done: {', '.join(wanted)}", "left: nothing"]
-    for job in JOBS[3:10]:
+    for job in OTHERS:
         assert main(words(tmp_path, "--job", job)) == 0
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "scratch").iterdir()}
     assert main(words(tmp_path, *only)) == 0
@@ -66,7 +67,7 @@ def check_rehearsal(files, in_processes):
     bench = json.loads(files["bench_gpu.json"])
     assert not any("error" in row for row in bench["rows"])
     assert {"environment", "step_loop", "inference", "time_dt_0", "medians"} <= {row["part"] for row in bench["rows"]}
-    for job in [*JOBS[3:10], "mnist_dt_learned"]:
+    for job in [*OTHERS, "mnist_dt_learned"]:
         record = json.loads(files[f"{job}.json"])
         assert record["experiment"] == job and record["git_commit"] == "abc" and len(record["runs"]) == 1
         assert record["run"]["settings"]["epochs"] == 1 and record["dataset"]["name"] == "digits"
@@ -78,6 +79,7 @@ def test_steps_come_in_the_order_of_their_worth():
         ("check", 2), ("bench", 5), ("mnist", 9), ("cifar10", 9), ("rest", math.inf),
     ]  # fmt: skip
     assert JOBS[:3] == ["environment", "tests", "bench_gpu"] and len(set(JOBS)) == len(JOBS)
+    assert {*OTHERS} <= {*JOBS}
     assert JOBS[3:7] == [f"mnist_{v}_one_hot" for v in ("dt", "backprop", "ct", "fm")]
     assert JOBS[7:11] == ["cifar10_dt_one_hot", "cifar10_backprop_one_hot", "cifar10_best", "cifar10_best_one_longer"]
     assert set(JOBS[3:]) <= EXPERIMENTS.keys() and not any("adjoint" in job or "short" in job for job in JOBS)
