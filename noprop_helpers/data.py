@@ -228,9 +228,12 @@ def _bundled_digits() -> tuple[Tensor, Tensor]:
     spec = importlib.util.find_spec("sklearn")
     file = Path(spec.origin if spec and spec.origin else "").parent / "datasets" / "data" / "digits.csv.gz"
     if file.is_file():
-        with gzip.open(file, "rt") as lines:
-            table = torch.tensor([[int(float(value)) for value in line.split(",")] for line in lines])
-        return table[:, :64], table[:, 64]
+        try:
+            with gzip.open(file, "rt") as lines:
+                table = torch.tensor([[int(float(value)) for value in line.split(",")] for line in lines])
+            return table[:, :64], table[:, 64]
+        except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
+            raise DataError(f"digits: cannot read {file} ({error}); install scikit-learn again") from None
     with needs("scikit-learn", "the data set digits"):
         from sklearn.datasets import load_digits
 

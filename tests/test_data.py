@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import importlib.machinery
 import importlib.util
 import os
 import pickle
@@ -153,6 +154,20 @@ def test_digits_are_the_bundled_ones_each_exactly_once(digits):
 def test_digits_are_the_same_where_scikit_learn_keeps_them_elsewhere(digits, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert dataset_checksum(load_dataset("digits")) == dataset_checksum(digits)
+
+
+CUT = gzip.compress(b"1\n" * 99)[:-9]
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"1,2\n3\n"), gzip.compress(b"1,x\n"), CUT])
+def test_a_damaged_file_of_digits_is_one_line(content, tmp_path, monkeypatch):
+    file = tmp_path / "datasets" / "data" / "digits.csv.gz"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    there = importlib.machinery.ModuleSpec("sklearn", None, origin=f"{tmp_path}/__init__.py")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there)
+    with pytest.raises(DataError, match=r"^digits: cannot read .*digits\.csv\.gz \(.*\); install scikit-learn again$"):
+        load_dataset("digits")
 
 
 def test_digits_split_is_the_same_everywhere(digits):
