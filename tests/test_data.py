@@ -156,10 +156,13 @@ def test_digits_are_the_same_where_scikit_learn_keeps_them_elsewhere(digits, mon
     assert dataset_checksum(load_dataset("digits")) == dataset_checksum(digits)
 
 
-CUT = gzip.compress(b"1\n" * 99)[:-9]
+DAMAGED = {
+    "empty": b"", "no gzip": b"no gzip", "ragged": gzip.compress(b"1,2\n3\n"), "words": gzip.compress(b"1,x\n"),
+    "cut": gzip.compress(b"1\n" * 99)[:-9],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"1,2\n3\n"), gzip.compress(b"1,x\n"), CUT])
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_file_of_digits_is_one_line(content, tmp_path, monkeypatch):
     file = tmp_path / "datasets" / "data" / "digits.csv.gz"
     file.parent.mkdir(parents=True)
