@@ -584,6 +584,16 @@ def test_a_model_refuses_pixels_far_outside_those_that_it_was_trained_on():
                 assert str(error.value) == f"images: expected values from 0 to {scale}, as in training, got from {got}"
     fit(model, torch.ones(20, 1, 8, 8), labels, Settings(epochs=1, batch_size=10))
     model.predict(-images)  # blank images tell of no range
+    model.check_training(0.5 + images / 2, labels)  # from 0.5 to 1, so at most from 0 to 1.5
+    model.predict(1.5 * images)
+    for other in (1.52 * images, 1.52 * images - 0.02):
+        with pytest.raises(ValueError, match="expected values from 0.5 to 1, as in training"):
+            model.predict(other)
+
+
+def test_a_schedule_that_rises_is_refused_in_the_words_of_the_schedule():
+    with pytest.raises(NoPropError, match="^alpha_bar must lie in .* and never increase, got 0.9 at 1 after 0.5$"):
+        NoPropDT(nn.Flatten(), [nn.Identity()], EYE, torch.tensor([0.5, 0.9]))
 
 
 def test_a_file_of_weights_holds_no_tables():
