@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NOPROP_CLAIMS := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help setup book book-as-stored test test-fast test-package test-parts test-pages coverage serve lock clean
+.PHONY: help setup book book-as-stored test test-fast test-package test-parts test-pages test-everything coverage serve lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ test-package: $(STAMP)
 # Much of the time a browser waits: a third one uses it.
 test-pages: $(STAMP)
 	$(BIN)/python $(PYTEST) --numprocesses 3 -m built tests
+
+# What every night has time for: data sets whole, every page in every way.
+test-everything: export NOPROP_EVERYTHING := 1
+test-everything: test
 
 # No floor for a contributor to trip over at every change: it runs every night.
 coverage: $(STAMP)

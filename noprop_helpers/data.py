@@ -223,7 +223,7 @@ def _load_digits() -> Dataset:
 def _bundled_digits() -> tuple[Tensor, Tensor]:
     """-> pixels [1797, 64] of 0..16, labels [1797] int64.
 
-    Read from scikit-learn's file where it lies: to import scikit-learn takes longer than to train on its digits.
+    Read from scikit-learn's file where it lies: to import all of scikit-learn takes many times as long.
     """
     spec = importlib.util.find_spec("sklearn")
     file = Path(spec.origin if spec and spec.origin else "").parent / "datasets" / "data" / "digits.csv.gz"

@@ -34,6 +34,10 @@ from noprop_helpers.schedules import cosine_alpha_bar
 
 K = 10  # classes of the digits
 
+# At night (`make test-everything`): data sets whole and not in part, every page in every way and not each kind of page.
+EVERYTHING = bool(os.environ.get("NOPROP_EVERYTHING"))
+at_night = pytest.mark.skipif(not EVERYTHING, reason="takes minutes: `make test-everything` has it, every night")
+
 # Of the tests in a browser: what it is called here, and how it starts, with no other host to be reached.
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 CHROMIUM_ARGS = [

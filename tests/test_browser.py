@@ -11,15 +11,16 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 import yaml
-from conftest import CHROMIUM, pages_of
+from conftest import CHROMIUM, EVERYTHING, pages_of
 
 ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-# The pages of single modules are all alike. Of the lab's, one short and one long stand for the others.
+# By day: the pages of single modules are all alike. Of the lab's, one short and one long stand for the others.
 EXAMPLES = ("book/api/lab/claims", "book/api/lab/conformance_formulas")
-PAGES = [*(page for page in pages_of(TOC) if not page.startswith("book/api/lab/") or page in EXAMPLES), "genindex", "search"]
+OTHERS_ALIKE = [] if EVERYTHING else [page for page in pages_of(TOC) if page.startswith("book/api/lab/") and page not in EXAMPLES]
+PAGES = [*(page for page in pages_of(TOC) if page not in OTHERS_ALIKE), "genindex", "search"]
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
@@ -27,8 +28,9 @@ pytestmark = [
 ]
 each_source = pytest.mark.parametrize("source", ["disk", "server"])
 each_page = pytest.mark.parametrize("name", PAGES)
-# A page asks no more of a server than of a disk; that servers are asked rightly shows on pages of every kind.
+# A page asks no more of a server than of a disk; that servers are asked rightly shows, by day, on pages of every kind.
 SERVED = ["book/index", "book/04-inference", "book/train-it-here", "book/records-ledger", "book/api/noprop", "search"]
+SERVED = PAGES if EVERYTHING else SERVED
 VISITS = [*(("disk", name) for name in PAGES), *(("server", name) for name in SERVED)]
 each_visit = pytest.mark.parametrize("source, name", VISITS)
 
@@ -70,13 +72,13 @@ SERIOUS = """async () => {
 
 LOOKS = [("light", 1400), ("light", 390), ("dark", 390), ("dark", 1400)]
 each_look = pytest.mark.parametrize("mode, width", LOOKS)
-# Both colours and both widths on every page, each colour with each width on pages of every kind; pages of single modules, which
-# are made alike, in one look each.
+# By day both colours and both widths on every page, each colour with each width on pages of every kind; pages of single modules,
+# which are made alike, in one look each.
 WHOLE = {"book/index", "book/04-inference", "book/11-the-papers-tables", "book/train-it-here", "book/api/noprop", "search"}
 
 
 def looks(name):
-    return LOOKS if name in WHOLE else LOOKS[2:3] if "/api/" in name else LOOKS[::2]
+    return LOOKS if EVERYTHING or name in WHOLE else LOOKS[2:3] if "/api/" in name else LOOKS[::2]
 
 
 

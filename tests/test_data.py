@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+from conftest import at_night
 from PIL import Image
 
 from noprop_helpers import data
@@ -747,6 +748,19 @@ def test_real_fashion_mnist(tmp_path, monkeypatch):
     assert dataset.train_labels.bincount().tolist() == [6000] * 10
     assert abs(dataset.train_images.mean().item() - 0.2860) < 1e-4
     assert dataset_checksum(dataset) == FASHION_MNIST_CHECKSUM
+
+
+@at_night
+@pytest.mark.data
+def test_real_cifar10_jpeg_copy():
+    skip_without(REAL_ROOT / "cifar10-jpeg")
+    dataset = load_dataset("folder:cifar10-jpeg", root=REAL_ROOT)
+    assert dataset.name == "folder:cifar10-jpeg"
+    assert dataset.train_images.shape == (50000, 3, 32, 32) and dataset.test_images.shape == (10000, 3, 32, 32)
+    assert dataset.class_names[:3] == ("airplane", "automobile", "bird") and dataset.num_classes == 10
+    assert dataset.train_labels.bincount().tolist() == [5000] * 10
+    means = dataset.train_images.mean((0, 2, 3)).tolist()
+    assert means == pytest.approx([0.4914, 0.4822, 0.4465], abs=2e-3)  # CIFAR-10's; JPEG moves them little
 
 
 def test_a_postscript_file_called_png_is_not_opened(tmp_path, monkeypatch):

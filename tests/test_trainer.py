@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from conftest import CHROMIUM
+from conftest import CHROMIUM, EVERYTHING
 from PIL import Image
 from test_browser import AXE, HTML, ROOT, SERIOUS
 from torch import Tensor
@@ -193,7 +193,7 @@ def test_noise_is_standard_normal_and_streams_differ(script):
 # --- What the page says -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [1, 7])  # the page's first, and one of the weakest of twelve, which have 96.4 %
+@pytest.mark.parametrize("seed", [1, 5, 7, 10] if EVERYTHING else [1, 7])  # the page's first, and the weakest of twelve: 96.4 %
 def test_ten_layers_read_95_of_100_test_digits_after_one_lesson(script, seed):
     learn = "([seed, passes, noise]) => accuracyOf(trained(10, 'cosine', seed, passes).model, noise)"
     assert script(learn, [seed, 0, True]) < 0.3

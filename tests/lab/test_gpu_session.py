@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 import torch
+from conftest import EVERYTHING
 
 from noprop_helpers import NoPropError, checkpoints
 from noprop_helpers.checkpoints import CheckpointError
@@ -17,7 +18,7 @@ from noprop_helpers.lab.experiments import EXPERIMENTS
 from noprop_helpers.lab.gpu_session import STEPS, Step, dataset_of, experiments, job_command, main, pack, run, session, steps
 
 JOBS = [job for step in STEPS for job in step.jobs]
-OTHERS = ["mnist_backprop_one_hot", "mnist_ct_one_hot", "cifar10_dt_one_hot", "cifar10_best"]
+OTHERS = JOBS[3:10] if EVERYTHING else ["mnist_backprop_one_hot", "mnist_ct_one_hot", "cifar10_dt_one_hot", "cifar10_best"]
 
 
 def options_in(folder, **changes):
