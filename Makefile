@@ -8,11 +8,13 @@ EXECUTED := _build/.jupyter_cache
 # number of threads: two on every machine, whatever it has.
 export OMP_NUM_THREADS := 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Compiled files are kept, whatever the shell says: dozens of processes import the package, and compile it anew without them.
+unexport PYTHONDONTWRITEBYTECODE
 # What a chapter's text says of its numbers must hold here; a reader who changes a setting gets a line instead of an error.
 export NOPROP_CLAIMS := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help setup book book-as-stored test test-fast test-package test-parts test-pages test-everything coverage serve lock clean
+.PHONY: help setup book book-as-stored test test-built test-fast test-package test-parts test-pages test-everything coverage serve lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,10 +56,13 @@ test-parts test-fast test-package coverage: export OMP_NUM_THREADS := 1
 PYTEST := -m pytest -rs --durations 25 --numprocesses 2 --dist loadscope --no-loadscope-reorder --timeout 600
 
 test: $(STAMP) ## build the book, and run all tests: package, notebooks, pages in a browser
-	$(MAKE) --jobs 2 book-as-stored test-parts
+	$(MAKE) --jobs 2 test-built test-parts
+
+# Package and notebooks do not wait for the book; and while a browser waits, or one of them has come to its last long file, the
+# others use the time.
+test-built: book-as-stored
 	$(MAKE) test-pages
 
-# Package and notebooks do not wait for the book.
 test-parts: $(STAMP)
 	$(BIN)/python $(PYTEST) -m "not built" --nbval --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
@@ -65,9 +70,9 @@ test-parts: $(STAMP)
 test-package: $(STAMP)
 	$(BIN)/python $(PYTEST) -m "not built" tests
 
-# Much of the time a browser waits: a third one uses it.
+# Only files with such tests are read.
 test-pages: $(STAMP)
-	$(BIN)/python $(PYTEST) --numprocesses 3 -m built tests
+	$(BIN)/python $(PYTEST) -m built $$(grep -rl --include '*.py' 'mark\.built' tests)
 
 # What every night has time for: data sets whole, every page in every way.
 test-everything: export NOPROP_EVERYTHING := 1

@@ -4,6 +4,7 @@ A function's length is that of its source from ``def`` to its last line, without
 """
 
 import ast
+import functools
 import importlib.util
 import statistics
 import sys
@@ -27,6 +28,7 @@ class Function(NamedTuple):
     takes_anything: bool  # by **kwargs
 
 
+@functools.cache
 def modules(package: Path = PACKAGE) -> dict[str, ast.Module]:
     """Syntax trees by file: "training.py", "lab/audit.py"."""
     return {str(path.relative_to(package)): ast.parse(path.read_text()) for path in sorted(package.rglob("*.py"))}

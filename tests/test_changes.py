@@ -145,14 +145,14 @@ def raised():
 def test_no_cell_raises_where_a_reader_changes_a_number(raised, chapter):
     cells = []
     for change in CHANGES[chapter]:
-        forget = nbformat.v4.new_code_cell(f"%reset -f\n# {change}")
+        forget = nbformat.v4.new_code_cell(f"%reset -s -f\n# {change}")
         cells += [forget, *changed(chapter, change)]
     assert raised(cells) == []
 
 
 @pytest.mark.slow
 def test_a_cell_that_raises_is_found(raised):
-    sources = ["a = 1\nprint(a)", "%reset -f", "a", "b = 2", "assert b == 3"]
+    sources = ["a = 1\nprint(a)", "%reset -s -f", "a", "b = 2", "assert b == 3"]
     found = raised([nbformat.v4.new_code_cell(source) for source in sources])
     assert [text.split(":")[0] for text in found] == ["a\nNameError", "assert b == 3\nAssertionError"]
 

@@ -326,8 +326,8 @@ def test_a_killed_part_is_started_again_alone(tmp_path, monkeypatch, capsys):
     assert "join puts the parts together" in finish(first)
     monkeypatch.chdir(tmp_path)
     assert "of 10 epochs: go on with --resume" in refused(capsys, *together)
-    again, undisturbed = start(tmp_path, two, *options, "--resume"), start(tmp_path, two, *options, "--checkpoint", "c.pt")
-    finish(again), finish(undisturbed)
+    finish(start(tmp_path, two, *options, "--resume"))
+    assert cli.main([*two, *options, "--checkpoint", "c.pt"]) == 0
     assert cli.main(together) == 0 and "folder:digits local: test accuracy" in capsys.readouterr().out
     straight, resumed = join(["a.pt", "c.pt"]), load_trained("whole.pt")
     assert states_equal(resumed.model, straight.model) and torch.equal(resumed.history, straight.history)
