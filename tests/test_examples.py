@@ -65,7 +65,7 @@ def test_no_function_of_the_lab_is_without_its_example_or_a_reason(name):
 
 # torch maps `nn.Bilinear`, a layer that the examples take because it has two inputs, over a stack one by one, and says so.
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize("name", WITH_EXAMPLES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.whole) if n == "runs" else n for n in WITH_EXAMPLES])
 def test_examples_are_true(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # some write a file
     runner, told = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS), []

@@ -49,6 +49,7 @@ def test_the_loop_reads_straight():
     assert [ast.unparse(branch.test) for branch in branches] == ["after_epoch is not None"]
 
 
+@pytest.mark.whole
 def test_the_script_prints_a_line_for_every_file():
     script = [sys.executable, str(Path(house.__file__))]
     lines = subprocess.run(script, capture_output=True, text=True, check=True).stdout.splitlines()

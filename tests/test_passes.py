@@ -537,6 +537,7 @@ def test_together_is_the_readable_loop(kind, stack, settings, digits):
     torch.testing.assert_close(model.layers.state_dict(), looped.state_dict(), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.whole
 def test_both_orders_give_the_same_weights(digits):
     """With fixed embeddings no layer depends on another: a layer at a time or a batch at a time, bit for bit."""
     images, labels = digits.train_images[:300], digits.train_labels[:300]
@@ -553,6 +554,7 @@ def test_both_orders_give_the_same_weights(digits):
     assert not states_equal(layerwise.layers, small_dt(images).layers)
 
 
+@pytest.mark.whole
 def test_in_turn_is_a_plain_loop(digits):
     """Algorithm 1 written out, an optimizer for each layer and one for the readout, dropout and one cycle included."""
     images, labels, epochs = digits.train_images[:300], digits.train_labels[:300], (1, 2)
@@ -715,6 +717,7 @@ def linear_chain(T=3, encoder=None, **options):
     return NoPropDT(encoder or nn.Flatten(), layers, torch.eye(K), cosine_alpha_bar(T), **{"objective": "squared_error"} | options)
 
 
+@pytest.mark.whole
 @torch.no_grad()
 def test_solved_layers_have_the_loss_that_they_say_and_training_finds_none_lower(few_digits):
     """Measured on many draws of noise, by the model's own loss; gradient descent from there gains nothing."""
@@ -812,6 +815,7 @@ def test_bfloat16_learns_as_float32_does(which, digits):
     assert not torch.equal(*losses)
 
 
+@pytest.mark.whole
 def test_bfloat16_trains_the_papers_blocks_to_nearly_the_same_loss(digits):
     images, labels = digits.train_images[:256], digits.train_labels[:256]
     settings = Settings(epochs=3, order="layer")
@@ -823,6 +827,7 @@ def test_bfloat16_trains_the_papers_blocks_to_nearly_the_same_loss(digits):
     assert not torch.equal(half, full)
 
 
+@pytest.mark.whole
 @each_order
 @pytest.mark.parametrize("computes, precision", [(True, "bfloat16"), (False, "float32")])
 def test_auto_trains_in_bfloat16_only_where_the_device_computes_it(order, computes, precision, few_digits, monkeypatch):

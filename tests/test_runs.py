@@ -516,6 +516,7 @@ def test_beyond_the_paper_is_layer_local(few_digits):
     assert trained.model.layer_local and trained.model.num_layers == 5
 
 
+@pytest.mark.whole
 def test_precision_follows_the_device(few_digits, monkeypatch, tmp_path):
     """Wherever a run is started, in bfloat16 only where the processor computes it; its file says which it was."""
     for computes, precision in ((False, "float32"), (True, "bfloat16")):
@@ -599,6 +600,7 @@ def test_a_file_says_what_it_holds(few_digits, tmp_path):
     assert loaded.history.shape == (2, 2)
 
 
+@pytest.mark.whole
 def test_resuming_takes_the_same_run_on_the_same_data(few_digits, tmp_path):
     path = tmp_path / "a.pt"
     planned = small_run(few_digits, "local")

@@ -355,6 +355,7 @@ def test_a_file_that_lacks_something_is_not_resumed(change, message, data, tmp_p
         kept(data, file, settings, resume=True)
 
 
+@pytest.mark.whole
 def test_a_file_of_a_part_holds_this_part_alone_and_resumes(data, tmp_path):
     file, settings = tmp_path / "run.pt", Settings(epochs=3, order="layer", layers=(2, 3))
     build_small = functools.partial(small_dt, data.train_images)

@@ -77,6 +77,7 @@ def calls_without_encoding(code: ast.AST) -> list[str]:
     return found
 
 
+@pytest.mark.whole
 def test_text_is_read_and_written_in_utf_8():
     assert {path.name: calls for path in PACKAGE if (calls := calls_without_encoding(tree(path)))} == {}
 

@@ -43,6 +43,7 @@ def test_speeds_are_of_the_shortest_try():
     assert len(called) == 30
 
 
+@pytest.mark.whole
 def test_a_convolution_has_the_operations_and_bytes_that_it_says():
     timed, called = clock(2.0, 0.5, 1.0)
     assert ceiling.convolution_speed(timed=timed) == ceiling.CONVOLUTION_FLOP / 0.5

@@ -86,6 +86,7 @@ def test_memory_that_was_there_before_is_not_counted():
     assert counter.peak == new.nbytes
 
 
+@pytest.mark.whole
 def test_no_way_is_counted_with_more_work_than_it_has(counted, digits):
     task = task_of(some_of(digits, 64, 1), Recording(precision="float32"), 64)
     for way, make in four_ways(3).items():

@@ -49,6 +49,7 @@ def some_puzzles(count=50, share=0.5, seed=0):
     return puzzles(BOARD, split()[0], share, count, generator(seed))
 
 
+@pytest.mark.whole
 def test_held_out_grids_are_of_classes_that_nobody_learns_from():
     """10 of 49 classes, whole; and all grids are in one part or the other."""
     learned, held_out = ({tuple(g.flatten().tolist()) for g in part} for part in split())
@@ -234,6 +235,7 @@ def test_rates_are_chosen_by_puzzles_of_known_classes(monkeypatch):
         assert (names[grid] == learned_from).flatten(1).all(1).any()
 
 
+@pytest.mark.whole
 def test_the_chain_learns_what_its_top_layer_cannot():
     """Small and quick, and yet: the chain solves puzzles that its top layer does not."""
     bench = Bench(Plan(num_layers=5, hidden_dim=24, rounds=1, steps=120, num_test=300), 0)

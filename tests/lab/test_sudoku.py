@@ -102,6 +102,7 @@ def test_all_grids_of_4_by_4_are_those_of_brute_force():
     assert [len(members) for members in classes(SMALL)] == [4, 4, 4]
 
 
+@pytest.mark.whole
 def test_grids_and_classes_of_6_by_6_are_as_many_as_they_should_be():
     """28,200,960 grids; every one in exactly one of 49 classes, each class as large as its orbit says."""
     grids, members = grids_in_order(MIDDLE), classes(MIDDLE)
