@@ -526,8 +526,9 @@ def test_no_image_has_no_features_and_a_single_patch_no_deviation():
     images = torch.rand(20, 1, 8, 8, generator=generator())
     for encoder in (PatchFeatures(1, num_centres=4, patch_size=3).fit(images, num_patches=100), signed(images)):
         assert len(encoder(images[:0])) == 0
-    with pytest.raises(ValueError, match="at least two patches"):
+    with pytest.raises(ValueError, match="^expected at least two patches"):
         patch_filters(images[:1], patch_size=3, num_centres=1, num_patches=1)
+    assert patch_filters(images[:1], patch_size=3, num_centres=1, num_patches=2)[0].shape == (9, 1)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_random": 7}, {"mirrored": True}])
@@ -537,3 +538,13 @@ def test_features_are_of_the_images_type(options):
     found = encoder.double()(images.double())
     assert found.dtype == torch.float64
     torch.testing.assert_close(found.float(), encoder.float()(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_random": 7}, {"mirrored": True}])
+def test_features_are_of_the_images_type_where_autocast_computes_in_another(options):
+    images = torch.rand(20, 1, 8, 8, generator=generator())
+    encoder = signed(images, **options)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encoder(images)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, encoder(images), rtol=0.1, atol=0.05)
