@@ -337,6 +337,22 @@ def test_layers_that_saw_other_features_are_not_joined(solved, tmp_path):
             runs.join([solved / "b.pt", tmp_path / "z.pt"])
 
 
+def test_only_what_all_layers_see_must_be_the_same_in_every_part():
+    """Layers and read-outs are a part's own, counts are no features, what one file alone has is nobody's, and rounding is allowed."""
+    first = {"encoder.filters": torch.ones(3), "layers.0.w": torch.ones(2), "readout.bias": torch.zeros(2), "W": torch.eye(2)}
+    first |= {"encoder.count": torch.tensor(1), "encoder.old": torch.ones(1)}
+    own = {"layers.0.w": torch.zeros(2), "readout.bias": torch.ones(2), "encoder.count": torch.tensor(2), "encoder.new": torch.ones(1)}
+    same = {name: value for name, value in first.items() if name != "encoder.old"} | own
+    runs._check_shared(same | {"encoder.filters": torch.full((3,), 1.0005)}, "b.pt", first, "a.pt")
+    for filters in (torch.full((3,), 1.01), torch.ones(4)):
+        with pytest.raises(CheckpointError) as caught:
+            runs._check_shared(same | {"encoder.filters": filters}, "b.pt", first, "a.pt")
+        assert str(caught.value) == (
+            "b.pt was trained on other features than a.pt: its encoder.filters differs, as after a fit on another kind of device; "
+            "train its layers again on the kind that the others had"
+        )
+
+
 def test_parts_that_make_no_whole_are_refused(solved, few_digits, tmp_path):
     """Each in one line, with the file's name in front where one file is to blame."""
     content = checkpoints.load(solved / "a.pt")
