@@ -45,6 +45,7 @@ def test_same_parameters_as_noprop_but_for_the_mixing_weights():
     assert count[0] == count[1] + T
 
 
+@pytest.mark.whole
 def test_neural_ode_by_hand_and_its_adjoint_gradient():
     """A few Euler steps written out; the adjoint's gradient tends to the gradient through the steps as they get small."""
     odeint = pytest.importorskip("torchdiffeq").odeint

@@ -190,6 +190,7 @@ def aim(z, t):
     return (PRIOR.log() - distance / (2 * t**2)).softmax(1) @ CORNERS
 
 
+@pytest.mark.whole
 def test_mean_velocity_at_a_point():
     """Eqs. (10.3), (10.4): the mean velocity of all paths through a small disc is (z - E[u | z]) / t."""
     labels = torch.multinomial(PRIOR, 2_000_000, replacement=True, generator=torch.Generator().manual_seed(0))
@@ -208,6 +209,7 @@ def test_one_step_lands_on_the_mean_label():
     torch.testing.assert_close(end, (PRIOR @ CORNERS).expand(50, 2))
 
 
+@pytest.mark.whole
 def test_two_draws_agree_as_often_as_one_is_right():
     """Eq. (10.6), by walks of many steps: agreement and accuracy are both sum p_k^2 for one and the same image."""
     n = 20_000

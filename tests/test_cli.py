@@ -520,6 +520,7 @@ def test_pictures_are_made_as_the_training_images_were(trained, shell, capsys):
     assert said == "noprop_helpers: 1 of 2 pictures made 8x8 grey, as the training images were\n"
 
 
+@pytest.mark.whole
 def test_a_prediction_that_cannot_be_is_one_clear_line(trained, refused, shell):
     Path("text.png").write_text("hello")
     picture = "mine/cat/1.png"
@@ -606,6 +607,7 @@ def test_a_checkpoint_is_not_overwritten_unasked(refused, shell):
     assert "one file" in refused_again("a.pt", "--resume", "--json", "link.pt")
 
 
+@pytest.mark.whole
 def test_resuming_another_run_names_the_first_difference(refused, shell, few_digits, monkeypatch):
     assert shell("train", *SMALL, "--checkpoint", "a.pt") == 0
     for options, message in [

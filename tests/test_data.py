@@ -738,6 +738,7 @@ def test_real_mnist():
     assert dataset_checksum(dataset) == MNIST_CHECKSUM
 
 
+@pytest.mark.whole
 @pytest.mark.data
 def test_real_fashion_mnist(tmp_path, monkeypatch):
     if not DEBIAN_FASHION_MNIST.is_dir():

@@ -141,6 +141,7 @@ def test_what_counts_as_the_same_on_a_gpu_could_fail(variant, fault, data):
     assert same(start, (plain, other), (losses, again), "float32") == (fault == "none")
 
 
+@pytest.mark.whole
 def test_on_a_cpu_the_setting_changes_nothing(data):
     plain, asked = small("dt", "one_hot", *data), small("dt", "one_hot", *data)
     fit(plain, *data, settings_of())

@@ -245,6 +245,7 @@ class OracleBlock(nn.Module):
         return 1e4 * features
 
 
+@pytest.mark.whole
 def test_ct_with_an_oracle_follows_the_schedule_at_every_time():
     """Eq. (9.7): With u_hat = u, states of the probability-flow ODE have mean alpha u and variance 1 - alpha^2 at every time."""
     torch.manual_seed(0)

@@ -54,6 +54,7 @@ def test_recipes_are_plain_values(name):
     assert dataclasses.replace(recipe, num_steps=7).num_steps == 7
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", RECIPES)
 def test_weights_are_drawn_by_build_and_only_there(name, few_digits):
     """From torch's global random state: the same seed, the same weights. ``prepare`` computes from the training split."""
@@ -168,6 +169,7 @@ def test_closed_form_goes_by_size_and_colour(few_digits):
     assert model.objective == "squared_error" and not model.inference_noise and list(model.encoder.parameters()) == []
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("asked, see", [
     ({"upright": True}, Upright()),
     ({"margin": 1}, lambda images: images[:, :, 1:-1, 1:-1]),

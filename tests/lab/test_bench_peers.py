@@ -166,6 +166,7 @@ def test_what_a_peer_says_when_it_fails_is_one_line(clones, data, monkeypatch):
         peer_part("yhgon_ct", data, Recording())
 
 
+@pytest.mark.whole
 def test_a_preset_trains_for_one_epoch(digits, monkeypatch):
     seen, trained = [], bench_peers.trained
     monkeypatch.setattr(bench_peers, "trained", lambda run, *rest: seen.append(run) or trained(run, *rest))

@@ -117,6 +117,7 @@ def test_the_recording_on_digits_holds_what_the_chapter_reads(digits):
     assert right["top"] == pytest.approx(results["top"]["accuracy"])
 
 
+@pytest.mark.whole
 def test_an_ideal_walk_ends_where_perfect_layers_send_it():
     """Of one step it is the likeliest class; of many a draw from the belief, image by image; without noise an answer."""
     beliefs = torch.stack([P, P.flip(0)]).log().repeat_interleave(4000, 0)  # [8000, 3]

@@ -182,6 +182,7 @@ def test_every_way_fills_every_field():
     assert all(flags.dtype == torch.bool and flags.shape == (20,) for flags in said.values())
 
 
+@pytest.mark.whole
 def test_nine_by_nine_fills_them_too():
     results, said = run_sudoku_pictures_large(some_digits(), 0, plan=TINY, grids=grids_apart(LARGE_BOARD, 6, 4))
     assert set(results) == {*LARGE_WAYS, "one_longer"} and all(set(results[way]) == {*ENDS, "by_share"} for way in LARGE_WAYS)
