@@ -123,6 +123,7 @@ def test_plain_sphinx_is_led_to_what_is_there(monkeypatch):
 # --- What only some systems have --------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 def test_what_windows_lacks_is_imported_where_it_may_be_missing():
     for path in PACKAGE:
         guarded = {id(line) for node in ast.walk(tree(path)) if isinstance(node, ast.Try) for line in node.body}

@@ -53,6 +53,7 @@ def test_a_convolution_has_the_operations_and_bytes_that_it_says():
     assert (operation.flop, operation.bytes) == (ceiling.CONVOLUTION_FLOP, ceiling.CONVOLUTION_BYTES)
 
 
+@pytest.mark.whole
 def test_the_ceiling_is_the_fastest_of_all(digits, one_thread, monkeypatch):
     monkeypatch.setattr(ceiling, "product_speeds", lambda kind, timed: {8: 5e9, 16: 7e9})
     monkeypatch.setattr(ceiling, "_steps", lambda dataset, recording, best, *_: [best.flops[torch.float32]])

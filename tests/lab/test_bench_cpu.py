@@ -67,6 +67,7 @@ def test_both_sides_of_the_published_epoch_are_trained_for_as_long(published, sm
     assert row["value"] == ours and row["ratio"] == pytest.approx(ours / theirs)
 
 
+@pytest.mark.whole
 def test_a_target_is_the_median_of_seeds_against_one_layer(small):
     line, reached = target_part(Target("time_to_1", "shared", 0.01, epochs=1), small, Recording(), seeds=(0, 1, 2))
     by_hand = {

@@ -96,6 +96,7 @@ def test_no_way_is_counted_with_more_work_than_it_has(counted, digits):
         assert flop(counted[way][0]) == counter.get_total_flops()
 
 
+@pytest.mark.whole
 def test_what_four_ways_have_to_do(counted):
     one, loop, backprop, checkpointed = (counted[way] for way in WAYS)
     assert flop(loop[0]) == 3 * flop(one[0]) and len(loop[0]) == 3 * len(one[0])

@@ -58,6 +58,7 @@ def test_held_out_grids_are_of_classes_that_nobody_learns_from():
     assert all(len(part) == 1 for part in in_part) and sum(part == {True} for part in in_part) == 10
 
 
+@pytest.mark.whole
 def test_a_puzzle_shows_its_given_cells_and_nothing_of_the_others():
     x, y, opened = some_puzzles(400)
     assert solved(BOARD, y.unflatten(1, (6, 6))).all()

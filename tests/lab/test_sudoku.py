@@ -114,6 +114,7 @@ def test_grids_and_classes_of_6_by_6_are_as_many_as_they_should_be():
         assert torch.equal(orbit(MIDDLE, some[-1]).unique(dim=0), some.unique(dim=0))
 
 
+@pytest.mark.whole
 def test_moves_stay_in_the_class():
     """A grid moved at random, named anew in the order of its first row, is one of its own class and of no other."""
     members = classes(MIDDLE)

@@ -107,6 +107,7 @@ def as_they_are(images, generator):
     return lambda images: images.flatten(1)
 
 
+@pytest.mark.whole
 def test_puzzles_to_learn_from_show_training_images_and_those_that_judge_test_images(monkeypatch):
     """Every given cell shows an image of its digit and of its split; an open cell shows nothing."""
     benches = []
