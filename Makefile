@@ -8,7 +8,7 @@ EXECUTED := _build/.jupyter_cache
 # number of threads: two on every machine, whatever it has.
 export OMP_NUM_THREADS := 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Compiled files are kept, whatever the shell says: dozens of processes import the package, and compile it anew without them.
+# Compiled files are kept, whatever the shell says: without them every process of pytest rewrites the assertions of all tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 # What a chapter's text says of its numbers must hold here; a reader who changes a setting gets a line instead of an error.
 export NOPROP_CLAIMS := 1
@@ -50,7 +50,7 @@ book-as-stored: $(STAMP)
 	$(BIN)/jupyter-book build . --config .config-as-stored.yml --warningiserror --nitpick --keep-going
 
 # Two threads each, they would mostly wait for one another on two cores. Stored outputs are those of one thread, too.
-test-parts test-fast test-package coverage: export OMP_NUM_THREADS := 1
+test-parts test-pages test-fast test-package coverage: export OMP_NUM_THREADS := 1
 
 # Two tests at a time: see tests/conftest.py for which may be apart. One that hangs is named and fails.
 PYTEST := -m pytest -rs --durations 25 --numprocesses 2 --dist loadscope --no-loadscope-reorder --timeout 600
